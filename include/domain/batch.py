@@ -1,0 +1,136 @@
+"""The batch: a claimed range of offsets of one shard, and what its staging made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from include.domain.event import Event
+from include.domain.reasons import Reason
+
+#: One row an event, in every file that travels between the tasks of an ingest run.
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("message_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("occurred_at", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("item_id", pa.string()),
+        pa.field("campaign_id", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("version", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("extra", pa.string()),
+        pa.field("text_hash", pa.string()),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("published_at", pa.int64(), nullable=False),
+        #: Whether a store may hold another content of this identity that has to go.
+        pa.field("replaces", pa.bool_(), nullable=False),
+    ]
+)
+
+
+class BatchMode(StrEnum):
+    """LIVE batches follow one another and move the offsets; RANGE batches repeat a stretch and move nothing."""
+
+    LIVE = "live"
+    RANGE = "range"
+
+
+class BatchRef(msgspec.Struct, frozen=True):
+    """``[start, end)`` of one shard: the only thing, with counters, that travels between tasks."""
+
+    topic: str
+    shard: int
+    start: int
+    end: int
+    mode: BatchMode = BatchMode.LIVE
+
+    @property
+    def batch_id(self) -> str:
+        """A name made of the range alone: a retry, and a repetition of the range, have the same."""
+        return f"{self.topic}-{self.shard:03d}-{self.start:012d}-{self.end:012d}"
+
+    @property
+    def size(self) -> int:
+        """How many offsets the range spans."""
+        return self.end - self.start
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One Kafka message: where it stands, when it was published (ms since 1970), its bytes."""
+
+    shard: int
+    offset: int
+    published_at: int
+    key: bytes | None
+    value: bytes | None
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that is no event, with the reason and its original bytes."""
+
+    topic: str
+    record: Record
+    reason: Reason
+
+    @property
+    def origin(self) -> str:
+        """topic-partition-offset: the key under which readers drop repeated dead letters."""
+        return f"{self.topic}-{self.record.shard}-{self.record.offset}"
+
+
+@dataclass(frozen=True)
+class StagedBatch:
+    """The valid events of a batch, each identity once, and the vectors of their texts.
+
+    ``events`` has EVENT_SCHEMA. ``vectors`` has one normalised float32 row for each of ``text_hashes``.
+    """
+
+    ref: BatchRef
+    events: pa.Table
+    text_hashes: tuple[str, ...]
+    vectors: np.ndarray
+
+
+class StageCounts(msgspec.Struct, frozen=True):
+    """What became of the messages of a batch: delivered = valid + the sum of dead_letters."""
+
+    delivered: int = 0
+    valid: int = 0
+    #: Valid events that another of the same batch, or a newer one stored before, stands for.
+    dropped: int = 0
+    dead_letters: dict[str, int] = {}
+    warnings: list[str] = []
+
+
+def events_table(events: Iterable[tuple[Record, Event]]) -> pa.Table:
+    """EVENT_SCHEMA rows for ``events``, in their order; ``replaces`` is false."""
+    rows = list(events)
+    columns = [
+        [event.event_id for _, event in rows],
+        [event.user_id for _, event in rows],
+        [event.message_id for _, event in rows],
+        [event.kind for _, event in rows],
+        [event.occurred_at for _, event in rows],
+        [event.text for _, event in rows],
+        [event.item_id for _, event in rows],
+        [event.campaign_id for _, event in rows],
+        [event.value for _, event in rows],
+        [event.version for _, event in rows],
+        [event.digest for _, event in rows],
+        [event.extra for _, event in rows],
+        [event.text_hash for _, event in rows],
+        [record.offset for record, _ in rows],
+        [record.published_at for record, _ in rows],
+        [False] * len(rows),
+    ]
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, EVENT_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)

@@ -1,0 +1,147 @@
+"""The ranking: pure functions on arrays, from similar users and their engagements to scored items.
+
+score(u, j) = sum over neighbours v of similarity(u, v) * weight(v, j) * 0.5 ** (age(v, j) / 90 days)
+
+(User-based collaborative filtering on text profiles with an exponential decay of old engagements; measured on
+online-retail at NDCG@10 = .090 without the decay, see docs/benchmarks.md for what this code gives.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+NEIGHBOURS = 50
+NEIGHBOUR_HALF_LIFE_DAYS = 90.0
+POPULAR_HALF_LIFE_DAYS = 30.0
+DAY_MS = 86_400_000
+
+#: How much one engagement of a kind says for an item. A return speaks against it and must not recommend it.
+KIND_WEIGHTS: Mapping[str, float] = {"view": 0.2, "click": 0.4, "return": 0.0}
+DEFAULT_KIND_WEIGHT = 1.0
+
+
+def kind_weight(kind: str) -> float:
+    """The weight of one engagement of ``kind``; unknown kinds count in full."""
+    return KIND_WEIGHTS.get(kind, DEFAULT_KIND_WEIGHT)
+
+
+@dataclass(frozen=True)
+class Engagements:
+    """Who engaged with what: parallel arrays, one entry a (user, item).
+
+    ``users`` and ``items`` hold the ids that ``user_index`` and ``item_index`` (int32) point into; ``at`` is the
+    last engagement in ms since 1970 (int64), ``weight`` the greatest kind weight (float64).
+    """
+
+    users: Sequence[str]
+    items: Sequence[str]
+    user_index: np.ndarray
+    item_index: np.ndarray
+    at: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The best items of one user: indexes into the engagements' items, scores, and how many neighbours each has."""
+
+    items: np.ndarray
+    scores: np.ndarray
+    supporters: np.ndarray
+
+
+def decay(age_ms: np.ndarray, half_life_days: float) -> np.ndarray:
+    """0.5 ** (age / half-life); what lies ahead of ``as_of`` counts as of today."""
+    return np.exp2(-np.maximum(age_ms, 0) / (half_life_days * DAY_MS))
+
+
+def rank(
+    users: Sequence[str],
+    neighbours: Sequence[Sequence[tuple[str, float]]],
+    engagements: Engagements,
+    as_of_ms: int,
+    limit: int,
+) -> list[Ranked]:
+    """The best ``limit`` unseen items of each of ``users``, best first, ties by item id.
+
+    ``neighbours`` has for each user others with their similarity; those at or below zero say nothing. The items a
+    user already has an engagement with are left out.
+    """
+    position = {user: index for index, user in enumerate(engagements.users)}
+    similarity = _similarity_matrix(users, neighbours, position)
+    strength = engagements.weight * decay(as_of_ms - engagements.at, NEIGHBOUR_HALF_LIFE_DAYS)
+    shape = (len(engagements.users), len(engagements.items))
+    decayed = sparse.csr_array((strength, (engagements.user_index, engagements.item_index)), shape=shape)
+    decayed.eliminate_zeros()
+    engaged = decayed.copy()
+    engaged.data = np.ones_like(engaged.data)
+    linked = similarity.copy()
+    linked.data = np.ones_like(linked.data)
+    scores = (similarity @ decayed).tocsr()
+    supporters = (linked @ engaged).tocsr()
+    own = _own_items(users, position, engagements)
+    id_order = np.argsort(np.argsort(np.asarray(engagements.items, dtype=object))) if engagements.items else None
+    return [_best(scores, supporters, row, own[row], id_order, limit) for row in range(len(users))]
+
+
+def _similarity_matrix(
+    users: Sequence[str], neighbours: Sequence[Sequence[tuple[str, float]]], position: Mapping[str, int]
+) -> sparse.csr_array:
+    rows, columns, values = [], [], []
+    for row, (user, others) in enumerate(zip(users, neighbours, strict=True)):
+        for other, value in others:
+            if other != user and value > 0 and other in position:
+                rows.append(row)
+                columns.append(position[other])
+                values.append(value)
+    shape = (len(users), len(position))
+    index = (np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64))
+    return sparse.csr_array((np.asarray(values, dtype=np.float64), index), shape=shape)
+
+
+def _own_items(users: Sequence[str], position: Mapping[str, int], engagements: Engagements) -> list[np.ndarray]:
+    order = np.argsort(engagements.user_index, kind="stable")
+    sorted_users = engagements.user_index[order]
+    own = []
+    for user in users:
+        row = position.get(user, -1)
+        start, end = np.searchsorted(sorted_users, [row, row + 1])
+        own.append(engagements.item_index[order[start:end]] if row >= 0 else np.empty(0, dtype=np.int32))
+    return own
+
+
+def _best(
+    scores: sparse.csr_array,
+    supporters: sparse.csr_array,
+    row: int,
+    own: np.ndarray,
+    id_order: np.ndarray | None,
+    limit: int,
+) -> Ranked:
+    start, end = scores.indptr[row], scores.indptr[row + 1]
+    items, values = scores.indices[start:end], scores.data[start:end]
+    keep = (values > 0) & ~np.isin(items, own)
+    items, values = items[keep], values[keep]
+    if id_order is None or not len(items):
+        empty = np.empty(0, dtype=np.int64)
+        return Ranked(empty, np.empty(0), empty)
+    best = np.lexsort((id_order[items], -values))[:limit]
+    counts = dict(_row(supporters, row))
+    chosen = items[best]
+    return Ranked(chosen, values[best], np.asarray([counts.get(int(item), 0) for item in chosen], dtype=np.int64))
+
+
+def _row(matrix: sparse.csr_array, row: int) -> list[tuple[int, int]]:
+    start, end = matrix.indptr[row], matrix.indptr[row + 1]
+    return [(int(i), int(v)) for i, v in zip(matrix.indices[start:end], matrix.data[start:end], strict=True)]
+
+
+def centred(vectors: np.ndarray, centre: np.ndarray | None) -> np.ndarray:
+    """``vectors`` less ``centre``, each row at length one; a row that is nothing but the centre becomes zero."""
+    moved = vectors if centre is None else vectors - centre
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 1e-6).astype(np.float32)
