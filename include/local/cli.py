@@ -1,0 +1,101 @@
+"""``python -m include.local``: the local servers from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from include.errors import MillraceError
+from include.local.config import LocalConfig
+from include.local.environment import client_environment, shell_lines
+from include.local.stack import Stack
+from include.local.status import table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when done, 1 with a message that says what to do, 130 when interrupted; then nothing is left running."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        home = Path(options.home).resolve() if options.home else None
+        config = LocalConfig.from_env(os.environ, home)
+        return int(_COMMANDS[options.command](config, options))
+    except MillraceError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _up(config: LocalConfig, options: argparse.Namespace) -> int:
+    Stack(config, _say).up(options.only.split(",") if options.only else None)
+    return 0
+
+
+def _down(config: LocalConfig, _: argparse.Namespace) -> int:
+    Stack(config, _say).down()
+    return 0
+
+
+def _status(config: LocalConfig, _: argparse.Namespace) -> int:
+    rows = Stack(config, _say).status()
+    print(table(rows))
+    return 0 if all(row.answers for row in rows) else 1
+
+
+def _env(config: LocalConfig, _: argparse.Namespace) -> int:
+    print(shell_lines(client_environment(config)), end="")
+    return 0
+
+
+def _reset(config: LocalConfig, options: argparse.Namespace) -> int:
+    if not options.yes and input(f"Stop the servers and delete their data in {config.home}? [y/N] ") != "y":
+        print("nothing was done")
+        return 1
+    Stack(config, _say).reset()
+    return 0
+
+
+def _lock_jars(_config: LocalConfig, _: argparse.Namespace) -> int:
+    from include.local.jars_lock import write_lock
+
+    write_lock(_say)
+    return 0
+
+
+_COMMANDS = {
+    "up": _up,
+    "down": _down,
+    "status": _status,
+    "env": _env,
+    "reset": _reset,
+    "lock-jars": _lock_jars,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m include.local", description=__doc__)
+    parser.add_argument("--home", help="the folder of this installation (MILLRACE_HOME, default .local)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start the servers; return when each one answers")
+    up.add_argument("--only", metavar="A,B", help="these servers and what they need")
+    commands.add_parser("down", help="end every process of this installation")
+    commands.add_parser("status", help="what runs, how much memory it takes, whether it answers")
+    commands.add_parser("env", help="export lines for clients")
+    reset = commands.add_parser("reset", help="down, then delete the data; downloads stay")
+    reset.add_argument("--yes", action="store_true", help="do not ask")
+    commands.add_parser("lock-jars", help="make include/local/jars.lock again")
+    return parser

@@ -1,0 +1,68 @@
+"""The MongoDB-protocol server: ``python -m include.local.jvm.mongo SETTINGS``.
+
+A stand-in for local use, with its data on disk. It says of itself what current MongoDB drivers ask for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from include.local.jvm.host import Settings, read_settings, serve_until_told, start_jvm
+
+#: PyMongo 4.20 refuses servers below wire version 8 (MongoDB 4.2); the server as shipped says less than it can do.
+_VERSION = (6, 0, 0)
+_WIRE_VERSION = 17
+
+
+def _version() -> Any:
+    import jpype
+
+    class Version:
+        """The names of its methods are Java's."""
+
+        def getVersionArray(self) -> Any:
+            numbers = jpype.JClass("java.util.ArrayList")()
+            for number in (*_VERSION, 0):
+                numbers.add(jpype.JClass("java.lang.Integer")(number))
+            return numbers
+
+        def toVersionString(self) -> str:
+            return ".".join(str(number) for number in _VERSION)
+
+        def getWireVersion(self) -> int:
+            return _WIRE_VERSION
+
+    return jpype.JProxy("de.bwaldvogel.mongo.MongoVersion", inst=Version())
+
+
+def _open_store(settings: Settings) -> Any:
+    import jpype
+
+    store = jpype.JClass("org.h2.mvstore.MVStore").Builder().fileName(settings["file"]).open()
+    # A killed process loses what was not yet committed to the file: the least this engine allows without a cost.
+    store.setAutoCommitDelay(settings["commit_ms"])
+    return store
+
+
+def main() -> None:
+    settings = read_settings()
+    start_jvm(settings)
+    import jpype
+
+    store = _open_store(settings)
+    backend = jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(store).version(_version())
+    server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(backend)
+    server.bind(settings["host"], settings["port"])
+    print(f"listening on {settings['host']}:{settings['port']}, data in {settings['file']}", flush=True)
+
+    def close() -> None:
+        server.shutdown()
+        if not store.isClosed():
+            store.close()
+        print("stopped", flush=True)
+
+    serve_until_told(close)
+
+
+if __name__ == "__main__":
+    main()

