@@ -7,6 +7,7 @@ a wrong setting ``PermanentError``; texts, ids and vectors go in and come out un
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -73,6 +74,8 @@ class TextVectors(Protocol):
 
     def get(self, generation: Generation, hashes: Sequence[str]) -> Mapping[str, np.ndarray]: ...
     def put(self, generation: Generation, hashes: Sequence[str], vectors: np.ndarray) -> None: ...
+    def lock(self, generation: Generation, part: str) -> AbstractContextManager[None]:
+        """Let one process at a time embed the texts of ``part``; waits, and ends with the process that holds it."""
 
 
 class Sink(Protocol):
@@ -81,7 +84,9 @@ class Sink(Protocol):
     @property
     def name(self) -> str: ...
     def upsert(self, batch: StagedBatch) -> int:
-        """Store the batch's events that this store is for; how many that were."""
+        """Store the batch's events that this store is for; how many those are."""
+    def count(self) -> int:
+        """How many distinct events it holds now, by a read that sees every acknowledged write."""
 
 
 class Standing(Protocol):
@@ -134,8 +139,8 @@ class Audience(Protocol):
         """(user_id, text_hash, events): how often each user's stored events have each text."""
     def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
         """The text of each item's newest event that has one."""
-    def text_centre(self, generation: Generation) -> tuple[np.ndarray | None, bool]:
-        """The mean text vector that profiles are centred on, and whether it has just moved (then all are redone)."""
+    def text_centre(self, generation: Generation) -> np.ndarray | None:
+        """The mean text vector that profiles are centred on; when it is taken anew, every user becomes changed."""
 
 
 class Profiles(Protocol):

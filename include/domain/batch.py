@@ -55,8 +55,8 @@ class BatchRef(msgspec.Struct, frozen=True):
 
     @property
     def batch_id(self) -> str:
-        """A name made of the range alone: a retry, and a repetition of the range, have the same."""
-        return f"{self.topic}-{self.shard:03d}-{self.start:012d}-{self.end:012d}"
+        """A name made of the range and the mode alone: a retry, and a repetition of the range, have the same."""
+        return f"{self.topic}-{self.shard:03d}-{self.start:012d}-{self.end:012d}-{self.mode}"
 
     @property
     def size(self) -> int:

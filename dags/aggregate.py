@@ -1,0 +1,7 @@
+"""Engagement per hour, counted again wherever events changed."""
+
+from __future__ import annotations
+
+from dag_factories.aggregate import aggregate_dag
+
+dag = aggregate_dag()

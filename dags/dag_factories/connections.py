@@ -1,0 +1,145 @@
+"""Airflow's connections and variables into Settings. Read inside tasks only, never while a DAG is parsed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from airflow.sdk import Connection, Variable
+
+from include.errors import ConfigurationError
+from include.settings import (
+    EmbedSettings,
+    KafkaSettings,
+    MilvusSettings,
+    MongoSettings,
+    Neo4jSettings,
+    PipelineSettings,
+    RedisSettings,
+    WarehouseSettings,
+    pipeline_settings,
+)
+
+KAFKA = "kafka_default"
+MONGO = "mongo_default"
+MILVUS = "milvus_default"
+NEO4J = "neo4j_default"
+WAREHOUSE = "warehouse_default"
+REDIS = "redis_default"
+EMBED = "embed_default"
+
+#: Read with the prefix millrace_ from Airflow's variables; without one, the default of PipelineSettings holds.
+_VARIABLES = ("batch_size", "as_of", "list_ttl_minutes", "active_days", "users_per_chunk")
+#: Keys of the Kafka connection's extra that are ours; every other is a librdkafka property.
+_KAFKA_OURS = frozenset({"topic", "dead_letter_topic", "group.id", "bootstrap.servers"})
+
+
+def kafka_settings(connection: Connection) -> KafkaSettings:
+    """Everything in ``extra``, as Airflow's Kafka provider has it; topic and dead_letter_topic may stand there too."""
+    extra = connection.extra_dejson
+    if not extra.get("bootstrap.servers"):
+        raise ConfigurationError(f'connection {KAFKA}: its extra needs {{"bootstrap.servers": "host:port"}}')
+    default = KafkaSettings(extra["bootstrap.servers"])
+    return KafkaSettings(
+        bootstrap=extra["bootstrap.servers"],
+        topic=extra.get("topic", default.topic),
+        dead_letter_topic=extra.get("dead_letter_topic", default.dead_letter_topic),
+        group=extra.get("group.id", default.group),
+        options={name: str(value) for name, value in extra.items() if name not in _KAFKA_OURS},
+    )
+
+
+def kafka() -> KafkaSettings:
+    return kafka_settings(Connection.get(KAFKA))
+
+
+def mongo() -> MongoSettings:
+    """``schema`` names the database; every key of ``extra`` becomes an option of the address (``srv`` its scheme)."""
+    connection = Connection.get(MONGO)
+    options = {name: str(value) for name, value in connection.extra_dejson.items()}
+    scheme = "mongodb+srv" if options.pop("srv", "").lower() == "true" else "mongodb"
+    query = f"?{urlencode(options)}" if options else ""
+    uri = f"{scheme}://{_login(connection)}{_host(connection, MONGO)}/{query}"
+    return MongoSettings(uri=uri, database=connection.schema or "millrace")
+
+
+def milvus() -> MilvusSettings:
+    """``extra`` may set uri, token and message_index (IVF_FLAT, HNSW or FLAT)."""
+    connection = Connection.get(MILVUS)
+    extra = connection.extra_dejson
+    uri = extra.get("uri") or f"http://{_host(connection, MILVUS)}"
+    token = extra.get("token") or (f"{connection.login}:{connection.password}" if connection.login else "")
+    return MilvusSettings(uri=uri, token=token, message_index=extra.get("message_index", "IVF_FLAT"))
+
+
+def neo4j() -> Neo4jSettings:
+    """``extra`` may set scheme (neo4j, neo4j+s, bolt ...); ``schema`` names the database."""
+    connection = Connection.get(NEO4J)
+    return Neo4jSettings(
+        uri=f"{connection.extra_dejson.get('scheme', 'neo4j')}://{_host(connection, NEO4J)}",
+        user=connection.login or "neo4j",
+        password=connection.password or "",
+        database=connection.schema or "neo4j",
+    )
+
+
+def warehouse() -> WarehouseSettings:
+    """A postgres connection; ``schema`` names the database, ``extra`` holds libpq options."""
+    connection = Connection.get(WAREHOUSE)
+    query = f"?{urlencode(connection.extra_dejson)}" if connection.extra_dejson else ""
+    database = connection.schema or "warehouse"
+    return WarehouseSettings(dsn=f"postgresql://{_login(connection)}{_host(connection, WAREHOUSE)}/{database}{query}")
+
+
+def redis() -> RedisSettings:
+    """``extra`` may set db (0) and ssl (false)."""
+    connection = Connection.get(REDIS)
+    extra = connection.extra_dejson
+    scheme = "rediss" if str(extra.get("ssl", "")).lower() == "true" else "redis"
+    login = f"{quote(connection.login or '', safe='')}:{quote(connection.password, safe='')}@"
+    prefix = login if connection.password else ""
+    return RedisSettings(url=f"{scheme}://{prefix}{_host(connection, REDIS)}/{extra.get('db', 0)}")
+
+
+def embed() -> EmbedSettings:
+    """An http connection; the password is the API key, ``extra`` may set url, model, revision and dimension."""
+    connection = Connection.get(EMBED)
+    extra = connection.extra_dejson
+    default = EmbedSettings(url="")
+    return EmbedSettings(
+        url=extra.get("url") or f"{connection.schema or 'http'}://{_host(connection, EMBED)}/v1",
+        api_key=connection.password or "",
+        model=extra.get("model", default.model),
+        revision=str(extra.get("revision", default.revision)),
+        dimension=int(extra.get("dimension", default.dimension)),
+    )
+
+
+def pipeline() -> PipelineSettings:
+    """Airflow's variables over the environment (MILLRACE_SHARDS, MILLRACE_BATCH_PATH) over the defaults."""
+    values: dict[str, str] = static_values(os.environ)
+    for name in _VARIABLES:
+        value = Variable.get(f"millrace_{name}", default=None)
+        if value is not None:
+            values[name] = str(value)
+    return pipeline_settings(values)
+
+
+def static_values(environment: Mapping[str, str]) -> dict[str, str]:
+    """What must be known while a DAG is parsed, from the environment."""
+    names = {"MILLRACE_SHARDS": "shards", "MILLRACE_BATCH_PATH": "batch_path", "MILLRACE_BATCH_SIZE": "batch_size"}
+    return {ours: environment[name] for name, ours in names.items() if environment.get(name)}
+
+
+def _host(connection: Any, conn_id: str) -> str:
+    if not connection.host:
+        raise ConfigurationError(f"connection {conn_id} has no host: set it in Airflow or as AIRFLOW_CONN_{conn_id.upper()}")
+    return f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
+
+
+def _login(connection: Any) -> str:
+    if not connection.login:
+        return ""
+    return f"{quote(connection.login, safe='')}:{quote(connection.password or '', safe='')}@"

@@ -1,0 +1,7 @@
+"""Ready recommendations into Redis."""
+
+from __future__ import annotations
+
+from dag_factories.precompute import precompute_dag
+
+dag = precompute_dag()

@@ -1,0 +1,18 @@
+"""aggregate: engagement of the hours that changed, recounted from the events."""
+
+from __future__ import annotations
+
+from include.ports import Engagement
+
+
+def aggregate_touched(engagement: Engagement) -> dict[str, int]:
+    """Redo every touched hour as one set. An hour that is touched again meanwhile stays touched."""
+    marks = engagement.touched_hours()
+    rows = engagement.recount([mark.key for mark in marks])
+    engagement.clear_hours(marks)
+    return {"hours": len(marks), "rows": rows}
+
+
+def aggregate_between(engagement: Engagement, start_ms: int, end_ms: int) -> dict[str, int]:
+    """Redo the hours of ``[start, end)``, touched or not; their marks stay."""
+    return {"rows": engagement.recount_between(start_ms, end_ms)}

@@ -1,0 +1,125 @@
+"""The PostgreSQL driver, and nothing of what is stored: connect, one transaction, bulk copy, our errors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from include.errors import ConfigurationError, PermanentError, TransientError
+
+_SESSION = (
+    "-c timezone=UTC -c statement_timeout=300000 -c lock_timeout=60000 -c idle_in_transaction_session_timeout=120000"
+)
+_REFUSED = ("password authentication failed", "no pg_hba.conf entry", "does not exist")
+
+type Parameters = Mapping[str, object]
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The driver's errors as ours."""
+    try:
+        yield
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        if any(part in str(error) for part in _REFUSED):
+            raise ConfigurationError(f"the warehouse refuses us: check warehouse_default: {error}") from error
+        raise TransientError(f"the warehouse is away: {error}") from error
+    except psycopg2.Error as error:
+        raise PermanentError(f"the warehouse refused a statement: {error}") from error
+
+
+def load_queries(path: Path) -> dict[str, str]:
+    """The statements of an .sql file by the name in the ``-- name:`` line above each."""
+    queries: dict[str, str] = {}
+    for block in path.read_text().split("-- name: ")[1:]:
+        name, _, statement = block.partition("\n")
+        queries[name.strip()] = statement.strip()
+    return queries
+
+
+class Transaction:
+    """Statements that stand or fall together."""
+
+    def __init__(self, cursor: psycopg2.extensions.cursor) -> None:
+        self._cursor = cursor
+
+    def run(self, statement: str, parameters: Parameters | None = None) -> int:
+        """Run one statement; how many rows it touched."""
+        self._cursor.execute(statement, parameters)
+        return self._cursor.rowcount
+
+    def rows(self, statement: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
+        """Every row of a query."""
+        self._cursor.execute(statement, parameters)
+        return self._cursor.fetchall()
+
+    def values(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Run ``statement`` with its one ``%s`` replaced by many rows of values."""
+        psycopg2.extras.execute_values(self._cursor, statement, rows, page_size=500)
+
+    def copy(self, table: str, rows: pa.Table) -> None:
+        """Append ``rows`` to ``table`` under their own column names. Null stays null, '' stays ''."""
+        buffer = io.BytesIO()
+        arrow_csv.write_csv(rows, buffer, arrow_csv.WriteOptions(include_header=False, quoting_style="needed"))
+        buffer.seek(0)
+        columns = ", ".join(f'"{name}"' for name in rows.column_names)
+        self._cursor.copy_expert(f"COPY {table} ({columns}) FROM STDIN WITH (FORMAT csv)", buffer)
+
+
+class Database:
+    """One connection, opened when first needed and again after it broke. Not for several threads at once."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg2.extensions.connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commits at the end, rolls back on any error. Raises TransientError or PermanentError."""
+        with translated():
+            connection = self._open()
+            try:
+                with connection, connection.cursor() as cursor:
+                    yield Transaction(cursor)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                self.close()
+                raise
+
+    def rows(self, statement: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
+        """Every row of one query, in a transaction of its own."""
+        with self.transaction() as transaction:
+            return transaction.rows(statement, parameters)
+
+    def run(self, statement: str, parameters: Parameters | None = None) -> int:
+        """One statement in a transaction of its own; how many rows it touched."""
+        with self.transaction() as transaction:
+            return transaction.run(statement, parameters)
+
+    def close(self) -> None:
+        """Give the connection back; the next statement opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _open(self) -> psycopg2.extensions.connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg2.connect(
+                self._dsn,
+                connect_timeout=5,
+                options=_SESSION,
+                application_name="millrace",
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+            )
+        return self._connection
+

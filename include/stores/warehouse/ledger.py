@@ -1,0 +1,77 @@
+"""The ledger: which offsets were claimed, what they held, and whether every store has them."""
+
+from __future__ import annotations
+
+import json
+
+from include.domain.batch import BatchMode, BatchRef, StageCounts
+from include.errors import OffsetsGoneError
+from include.ports import Offsets
+from include.stores.postgres import Database
+from include.stores.warehouse.schema import SQL
+
+
+class WarehouseLedger:
+    """``ports.Ledger`` in schema pipeline."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
+        with self._database.transaction() as transaction:
+            where = {"topic": topic, "shard": shard}
+            transaction.run(SQL["lock_shard"], where)
+            for start, end in transaction.rows(SQL["open_batch"], where):
+                return BatchRef(topic, shard, start, end)
+            last = transaction.rows(SQL["last_claimed"], where)[0][0]
+            ref = next_batch(topic, shard, last, offsets, limit)
+            if ref is not None:
+                transaction.run(SQL["claim"], _parameters(ref))
+            return ref
+
+    def claim_range(self, ref: BatchRef) -> None:
+        self._database.run(SQL["claim"], _parameters(ref))
+
+    def staged(self, ref: BatchRef, counts: StageCounts) -> None:
+        found = {
+            "delivered": counts.delivered,
+            "valid": counts.valid,
+            "dropped": counts.dropped,
+            "dead_letters": json.dumps(counts.dead_letters),
+            "warnings": json.dumps(counts.warnings),
+        }
+        self._database.run(SQL["staged"], {**_parameters(ref), **found})
+
+    def commit(self, ref: BatchRef) -> None:
+        with self._database.transaction() as transaction:
+            transaction.run(SQL["commit"], _parameters(ref))
+            transaction.run(SQL["show_changed_users"], {"batch": ref.batch_id})
+
+    def position(self, topic: str, shard: int) -> int | None:
+        position: int | None = self._database.rows(SQL["position"], {"topic": topic, "shard": shard})[0][0]
+        return position
+
+
+def next_batch(topic: str, shard: int, last_end: int | None, offsets: Offsets, limit: int) -> BatchRef | None:
+    """The live batch after ``last_end``; None when the topic holds nothing more.
+
+    Raises ``OffsetsGoneError`` when the topic no longer has, or never had, what comes next.
+    """
+    start = offsets.low if last_end is None else last_end
+    if start < offsets.low:
+        raise OffsetsGoneError(
+            f"offsets {start} to {offsets.low} of {topic}[{shard}] were removed by retention before they were read; "
+            "raise the topic's retention.ms"
+        )
+    if start > offsets.high:
+        raise OffsetsGoneError(
+            f"the ledger stands at {start} of {topic}[{shard}], which ends at {offsets.high}: the topic was made anew; "
+            "give it another name, or start with an empty warehouse"
+        )
+    end = min(offsets.high, start + limit)
+    return BatchRef(topic, shard, start, end) if end > start else None
+
+
+def _parameters(ref: BatchRef) -> dict[str, object]:
+    mode = BatchMode(ref.mode).value
+    return {"topic": ref.topic, "shard": ref.shard, "start": ref.start, "end": ref.end, "mode": mode}

@@ -1,0 +1,220 @@
+-- name: incoming
+-- The rows of one batch on their way in; gone with the transaction.
+CREATE TEMP TABLE incoming (
+    user_id text COLLATE "C", message_id text COLLATE "C", event_id text, kind text, occurred_at timestamptz,
+    text text, text_hash text, item_id text, campaign_id text, value double precision, version bigint,
+    digest text COLLATE "C", extra jsonb
+) ON COMMIT DROP
+
+-- name: upsert_events
+-- Store what is new or newer, and mark the hours and users that this changes: both hours of a corrected event.
+WITH stored AS (
+    INSERT INTO events AS kept (user_id, message_id, event_id, kind, occurred_at, hour, text, text_hash, item_id,
+                                campaign_id, value, version, digest, extra, first_batch)
+    SELECT user_id, message_id, event_id, kind, occurred_at, date_trunc('hour', occurred_at, 'UTC'), text, text_hash,
+           item_id, campaign_id, value, version, digest, extra, %(batch)s
+    FROM incoming
+    ORDER BY user_id, message_id
+    ON CONFLICT (user_id, message_id) DO UPDATE SET
+        kind = excluded.kind, occurred_at = excluded.occurred_at, hour = excluded.hour, text = excluded.text,
+        text_hash = excluded.text_hash, item_id = excluded.item_id, campaign_id = excluded.campaign_id,
+        value = excluded.value, version = excluded.version, digest = excluded.digest, extra = excluded.extra,
+        revised = true
+    WHERE (excluded.version, excluded.digest) > (kept.version, kept.digest)
+    RETURNING old.hour AS old_hour, new.hour AS new_hour, new.user_id AS user_id
+), hours AS (
+    SELECT new_hour AS hour FROM stored UNION SELECT old_hour FROM stored WHERE old_hour IS NOT NULL
+), touched AS (
+    INSERT INTO pipeline.touched_hours (hour, seq)
+    SELECT hour, nextval('pipeline.marks') FROM hours ORDER BY hour
+    ON CONFLICT (hour) DO UPDATE SET seq = excluded.seq
+), changed AS (
+    INSERT INTO pipeline.changed_users (batch_id, user_id)
+    SELECT DISTINCT %(batch)s, user_id FROM stored ORDER BY 2
+    ON CONFLICT (batch_id, user_id) DO UPDATE SET seq = NULL
+)
+SELECT count(*) FROM stored
+
+-- name: asked_identities
+CREATE TEMP TABLE asked (
+    row integer, user_id text COLLATE "C", message_id text COLLATE "C", version bigint, digest text COLLATE "C"
+) ON COMMIT DROP
+
+-- name: standing
+-- For each asked row that has a stored twin: whether the twin is newer, and whether another content is or was stored.
+SELECT asked.row,
+       (stored.version, stored.digest) > (asked.version, asked.digest),
+       stored.revised OR (stored.version, stored.digest) < (asked.version, asked.digest)
+FROM asked JOIN events AS stored USING (user_id, message_id)
+
+-- name: lock_shard
+SELECT pg_advisory_xact_lock(hashtextextended('millrace batch ' || %(topic)s, %(shard)s))
+
+-- name: open_batch
+SELECT start_offset, end_offset FROM pipeline.batches
+WHERE topic = %(topic)s AND shard = %(shard)s AND mode = 'live' AND committed_at IS NULL
+ORDER BY start_offset LIMIT 1
+
+-- name: last_claimed
+SELECT max(end_offset) FROM pipeline.batches WHERE topic = %(topic)s AND shard = %(shard)s AND mode = 'live'
+
+-- name: position
+SELECT max(end_offset) FROM pipeline.batches
+WHERE topic = %(topic)s AND shard = %(shard)s AND mode = 'live' AND committed_at IS NOT NULL
+
+-- name: claim
+-- A range that is repeated is open again.
+INSERT INTO pipeline.batches (topic, shard, start_offset, end_offset, mode)
+VALUES (%(topic)s, %(shard)s, %(start)s, %(end)s, %(mode)s)
+ON CONFLICT (topic, shard, mode, start_offset, end_offset) DO UPDATE SET committed_at = NULL, claimed_at = now()
+
+-- name: staged
+UPDATE pipeline.batches
+SET staged_at = now(), delivered = %(delivered)s, valid = %(valid)s, dropped = %(dropped)s,
+    dead_letters = %(dead_letters)s::jsonb, warnings = %(warnings)s::jsonb
+WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
+
+-- name: commit
+UPDATE pipeline.batches SET committed_at = coalesce(committed_at, now())
+WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
+
+-- name: show_changed_users
+-- Only now, with the batch in every store, may the precompute see whom it changed.
+UPDATE pipeline.changed_users SET seq = nextval('pipeline.marks') WHERE batch_id = %(batch)s AND seq IS NULL
+
+-- name: get_vectors
+SELECT text_hash, vector FROM pipeline.text_vectors WHERE generation = %(generation)s AND text_hash = ANY(%(hashes)s)
+
+-- name: put_vector
+INSERT INTO pipeline.text_vectors (generation, text_hash, vector) VALUES %s ON CONFLICT DO NOTHING
+
+-- name: lock_texts
+SELECT pg_advisory_lock(hashtextextended(%(name)s, 0))
+
+-- name: unlock_texts
+SELECT pg_advisory_unlock(hashtextextended(%(name)s, 0))
+
+-- name: touched_hours
+SELECT hour, seq FROM pipeline.touched_hours ORDER BY hour
+
+-- name: clear_hours
+DELETE FROM pipeline.touched_hours AS hours
+USING unnest(%(keys)s::timestamptz[], %(seqs)s::bigint[]) AS done(hour, seq)
+WHERE hours.hour = done.hour AND hours.seq = done.seq
+
+-- name: lock_engagement
+SELECT pg_advisory_xact_lock(hashtextextended('millrace engagement', 0))
+
+-- name: forget_hours
+DELETE FROM engagement_hourly WHERE hour = ANY(%(hours)s::timestamptz[])
+
+-- name: count_hours
+INSERT INTO engagement_hourly (hour, item_id, campaign_id, kind, events, users, value)
+SELECT hour, coalesce(item_id, ''), coalesce(campaign_id, ''), kind, count(*), count(DISTINCT user_id),
+       coalesce(sum(value::numeric), 0)
+FROM events WHERE hour = ANY(%(hours)s::timestamptz[])
+GROUP BY 1, 2, 3, 4
+
+-- name: hours_between
+-- Hours with events, and hours that still have rows from events which have moved elsewhere.
+SELECT hour FROM events WHERE hour >= %(start)s AND hour < %(end)s
+UNION SELECT hour FROM engagement_hourly WHERE hour >= %(start)s AND hour < %(end)s
+
+-- name: popular
+-- Sum of events * kind weight * 0.5 ** (age / half-life); an age below zero counts as zero.
+SELECT item_id, sum(events * coalesce(weight, %(default)s) * power(0.5::float8, greatest(0,
+           extract(epoch FROM %(as_of)s::timestamptz - hour)::float8) / (%(half_life)s * 86400.0))) AS score
+FROM engagement_hourly
+LEFT JOIN unnest(%(kinds)s::text[], %(weights)s::float8[]) AS weights(kind, weight) USING (kind)
+WHERE item_id <> ''
+GROUP BY item_id
+HAVING sum(events * coalesce(weight, %(default)s)) > 0
+ORDER BY score DESC, item_id
+LIMIT %(limit)s
+
+-- name: newest_event
+SELECT max(occurred_at) FROM events WHERE hour = (SELECT max(hour) FROM events)
+
+-- name: changed_users
+SELECT user_id, seq FROM pipeline.changed_users WHERE seq IS NOT NULL ORDER BY user_id, seq
+
+-- name: clear_users
+DELETE FROM pipeline.changed_users AS users
+USING unnest(%(keys)s::text[], %(seqs)s::bigint[]) AS done(user_id, seq)
+WHERE users.user_id = done.user_id AND users.seq = done.seq
+
+-- name: active_users
+SELECT DISTINCT user_id FROM events WHERE hour >= %(since)s ORDER BY user_id
+
+-- name: text_counts
+SELECT user_id, text_hash, count(*) FROM events
+WHERE user_id = ANY(%(users)s) AND text_hash IS NOT NULL
+GROUP BY user_id, text_hash ORDER BY user_id, text_hash
+
+-- name: item_texts
+SELECT items.item_id, newest.text
+FROM unnest(%(items)s::text[]) AS items(item_id)
+CROSS JOIN LATERAL (
+    SELECT text FROM events
+    WHERE events.item_id = items.item_id AND events.item_id IS NOT NULL AND text IS NOT NULL
+    ORDER BY events.item_id, (kind = 'message'), occurred_at DESC, event_id LIMIT 1
+) AS newest
+
+-- name: centre
+SELECT texts, centre FROM pipeline.text_centres WHERE generation = %(generation)s
+
+-- name: count_texts
+SELECT count(*) FROM pipeline.text_vectors WHERE generation = %(generation)s
+
+-- name: sample_vectors
+-- The hash is as good as a random number: its first rows are a random sample that every run draws alike.
+SELECT vector FROM pipeline.text_vectors WHERE generation = %(generation)s ORDER BY text_hash LIMIT %(limit)s
+
+-- name: set_centre
+INSERT INTO pipeline.text_centres (generation, texts, centre) VALUES (%(generation)s, %(texts)s, %(centre)s)
+ON CONFLICT (generation) DO UPDATE SET texts = excluded.texts, centre = excluded.centre
+
+-- name: change_every_user
+INSERT INTO pipeline.changed_users (batch_id, user_id, seq)
+SELECT %(batch)s, user_id, nextval('pipeline.marks') FROM (SELECT DISTINCT user_id FROM events) AS everyone
+ON CONFLICT (batch_id, user_id) DO UPDATE SET seq = excluded.seq
+
+-- name: totals
+SELECT coalesce(sum(delivered), 0), coalesce(sum(valid), 0), count(*) FROM pipeline.batches
+WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL
+
+-- name: dead_letter_totals
+SELECT key, sum(value::bigint) FROM pipeline.batches, jsonb_each_text(dead_letters)
+WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL GROUP BY key ORDER BY key
+
+-- name: warnings
+SELECT shard, start_offset, end_offset, warnings FROM pipeline.batches
+WHERE topic = %(topic)s AND jsonb_array_length(warnings) > 0 ORDER BY shard, start_offset
+
+-- name: positions
+SELECT shard, max(end_offset) FROM pipeline.batches
+WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL GROUP BY shard ORDER BY shard
+
+-- name: last_batches
+SELECT DISTINCT ON (shard) shard, start_offset, end_offset, mode, claimed_at, committed_at, delivered
+FROM pipeline.batches WHERE topic = %(topic)s ORDER BY shard, claimed_at DESC, start_offset DESC
+
+-- name: pending
+SELECT (SELECT count(*) FROM pipeline.touched_hours), (SELECT count(DISTINCT user_id) FROM pipeline.changed_users)
+
+-- name: event_count
+SELECT count(*) FROM events
+
+-- name: aggregate_difference
+-- Rows that a recount of every stored event would not give, or gives and are not there.
+WITH recount AS (
+    SELECT date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(item_id, '') AS item_id,
+           coalesce(campaign_id, '') AS campaign_id, kind, count(*) AS events, count(DISTINCT user_id) AS users,
+           coalesce(sum(value::numeric), 0) AS value
+    FROM events GROUP BY 1, 2, 3, 4
+)
+SELECT count(*) FROM (
+    (SELECT * FROM recount EXCEPT SELECT * FROM engagement_hourly)
+    UNION ALL
+    (SELECT * FROM engagement_hourly EXCEPT SELECT * FROM recount)
+) AS different

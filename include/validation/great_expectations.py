@@ -1,0 +1,115 @@
+"""The values of a batch, judged by a Great Expectations suite.
+
+A row that fails a rule of ``_ROW_RULES`` becomes a dead letter with that rule's reason; a batch that fails one of
+``_BATCH_RULES`` is only warned about: its events are good, but their producer should be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.domain.event import FUTURE_LIMIT, ID_MAX, KNOWN_KINDS, LABEL_MAX
+from include.domain.reasons import Reason
+from include.ports import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FUTURE_LIMIT_MS = FUTURE_LIMIT.total_seconds() * 1000
+
+type _Rule = tuple[str, dict[str, Any]]
+
+#: In the order in which a row's first failure is looked for.
+_ROW_RULES: tuple[tuple[Reason, _Rule], ...] = (
+    (Reason.USER_ID_LENGTH, ("ValueLengths", {"column": "user_id", "min_value": 1, "max_value": ID_MAX})),
+    (Reason.MESSAGE_ID_LENGTH, ("ValueLengths", {"column": "message_id", "min_value": 1, "max_value": ID_MAX})),
+    (Reason.KIND_LENGTH, ("ValueLengths", {"column": "kind", "min_value": 1, "max_value": ID_MAX})),
+    (Reason.OCCURRED_AT_IN_FUTURE, ("Values", {"column": "ahead_ms", "max_value": _FUTURE_LIMIT_MS})),
+    (Reason.ITEM_ID_LENGTH, ("ValueLengths", {"column": "item_id", "min_value": 1, "max_value": LABEL_MAX})),
+    (Reason.CAMPAIGN_ID_LENGTH, ("ValueLengths", {"column": "campaign_id", "min_value": 1, "max_value": LABEL_MAX})),
+    (Reason.NO_TEXT_AND_NO_ITEM, ("Values", {"column": "contents", "min_value": 1})),
+)
+_BATCH_RULES: tuple[tuple[str, _Rule], ...] = (
+    (
+        "more than 5 % of the kinds are unknown",
+        ("InSet", {"column": "kind", "value_set": sorted(KNOWN_KINDS), "mostly": 0.95}),
+    ),
+    ("more than half of the events repeat a message of the batch", ("Unique", {"column": "identity"})),
+    ("more than 5 % of the events say they happened after they were published", ("NotAhead", {"column": "ahead_ms"})),
+)
+
+
+class GreatExpectationsValidator:
+    """``ports.Validator``. Importing the library takes seconds: it is imported with the first of these."""
+
+    def __init__(self) -> None:
+        # Set before the import: the library reports usage from its first call on.
+        os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+        import great_expectations as gx
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}
+        asset = context.data_sources.add_pandas("batches").add_dataframe_asset("events")
+        self._definition = asset.add_batch_definition_whole_dataframe("batch")
+        expectations = [_expectation(gx, name, rule) for name, rule in (*_ROW_RULES, *_BATCH_RULES)]
+        self._suite = gx.ExpectationSuite("events", expectations=expectations)
+
+    def validate(self, events: pa.Table) -> Verdict:
+        """``events`` has EVENT_SCHEMA; the rows are named by their place in it."""
+        if events.num_rows == 0:
+            return Verdict({}, [])
+        batch = self._definition.get_batch(batch_parameters={"dataframe": _frame(events)})
+        outcome = batch.validate(
+            self._suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]}
+        )
+        # The library returns the results in an order of its own.
+        failed = {str(result.expectation_config.meta["rule"]): result for result in outcome.results if not result.success}
+        return Verdict(_rejected(failed), [warning for warning, _ in _BATCH_RULES if warning in failed])
+
+
+def _expectation(gx: Any, name: str, rule: _Rule) -> Any:
+    kind, arguments = rule
+    arguments = {**arguments, "meta": {"rule": str(name)}}
+    rules = gx.expectations
+    if kind == "ValueLengths":
+        return rules.ExpectColumnValueLengthsToBeBetween(**arguments)
+    if kind == "InSet":
+        return rules.ExpectColumnValuesToBeInSet(**arguments)
+    if kind == "Unique":
+        return rules.ExpectColumnProportionOfUniqueValuesToBeBetween(min_value=0.5, **arguments)
+    if kind == "NotAhead":
+        return rules.ExpectColumnValuesToBeBetween(max_value=0, mostly=0.95, **arguments)
+    return rules.ExpectColumnValuesToBeBetween(**arguments)
+
+
+def _frame(events: pa.Table) -> pd.DataFrame:
+    """What the rules look at; absent values are null, which no rule of the library judges."""
+    texts = pc.cast(pc.is_valid(events["text"]), pa.int64())
+    items = pc.cast(pc.is_valid(events["item_id"]), pa.int64())
+    occurred = pc.cast(events["occurred_at"], pa.int64())
+    columns = {
+        "row": pa.array(range(events.num_rows), type=pa.int64()),
+        "user_id": events["user_id"],
+        "message_id": events["message_id"],
+        "kind": events["kind"],
+        "item_id": events["item_id"],
+        "campaign_id": events["campaign_id"],
+        "identity": events["event_id"],
+        "ahead_ms": pc.subtract(occurred, events["published_at"]),
+        "contents": pc.add(texts, items),
+    }
+    return pa.table(columns).to_pandas()
+
+
+def _rejected(failed: Mapping[str, Any]) -> Mapping[int, Reason]:
+    rejected: dict[int, Reason] = {}
+    for reason, _ in _ROW_RULES:
+        if reason in failed:
+            for found in failed[reason].result["unexpected_index_list"]:
+                rejected.setdefault(int(found["row"]), reason)
+    return rejected
