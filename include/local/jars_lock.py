@@ -11,8 +11,7 @@ from typing import Any
 
 from include.local.jars import LOCK, ROOTS, Jar
 
-HEADER = "# Every jar of the local servers. Made by: python -m include.local lock-jars
-"
+HEADER = "# Every jar of the local servers. Made by: python -m include.local lock-jars\n"
 
 
 def write_lock(say: Callable[[str], None] = print, path: Path = LOCK) -> None:
