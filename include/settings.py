@@ -38,8 +38,12 @@ class MongoSettings:
 
 @dataclass(frozen=True)
 class MilvusSettings:
+    """The collections are named ``<name>_<generation>``; the plain name is an alias of the one that is served."""
+
     uri: str
     token: str = field(default="", repr=False)
+    message_collection: str = "message_vectors"
+    profile_collection: str = "profile_vectors"
     message_index: Literal["IVF_FLAT", "HNSW", "FLAT"] = "IVF_FLAT"
 
 
@@ -160,7 +164,7 @@ class _Environment:
         value = self._environment.get(PREFIX + name, default)
         if value is None or (default is None and not value):
             raise ConfigurationError(
-                f"{PREFIX}{name} is not set. For the local stack: eval \"$(python -m include.local env)\""
+                f'{PREFIX}{name} is not set. For the local stack: eval "$(python -m include.local env)"'
             )
         return value
 

@@ -1,0 +1,94 @@
+"""(User)-[ENGAGED]->(Item)-[IN]->(Campaign) for each event with an item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from neo4j import Session
+
+from include.domain.batch import StagedBatch
+from include.domain.ranking import kind_weight
+from include.settings import Neo4jSettings
+from include.stores.neo4j import connect, read, statement, statements, translated, write
+
+CHUNK = 2_000
+
+
+class Neo4jSink:
+    """One relationship an event, never a counter: a repeated write finds its own and leaves it.
+
+    An event that has lost its item takes the relationship of its older content away, where ``replaces`` says that
+    there may be one. IN is only ever added: see ``in.cypher``.
+    """
+
+    name = "neo4j"
+
+    def __init__(self, settings: Neo4jSettings) -> None:
+        self._driver = connect(settings)
+        self._database = settings.database
+        self._prepared = False
+
+    def prepare(self) -> None:
+        """Make the constraints. May run again; the first write of each process does it by itself."""
+        with translated(), self._session() as session:
+            for query in statements("constraints"):
+                session.execute_write(write, query, [])
+        self._prepared = True
+
+    def upsert(self, batch: StagedBatch) -> int:
+        """Store the events with an item."""
+        if not self._prepared:
+            self.prepare()
+        has_item = pc.is_valid(batch.events.column("item_id"))
+        with_item = batch.events.filter(has_item)
+        with translated(), self._session() as session:
+            # Nodes first, in transactions of their own: what takes part in few locks seldom meets a deadlock.
+            _write_nodes(session, with_item)
+            _write_chunks(session, "engaged", _rows(batch.events.filter(pc.or_(has_item, batch.events["replaces"]))))
+        count: int = with_item.num_rows
+        return count
+
+    def count(self) -> int:
+        """How many events have a relationship."""
+        with translated(), self._session() as session:
+            # From the leader, which knows every acknowledged write.
+            (row,) = session.execute_write(read, statement("count_engaged"), {})
+        return int(row["events"])
+
+    def close(self) -> None:
+        """Close the connections. The sink is of no use afterwards."""
+        self._driver.close()
+
+    def _session(self) -> Session:
+        return self._driver.session(database=self._database)
+
+
+def _write_nodes(session: Session, events: pa.Table) -> None:
+    for name, column in (("users", "user_id"), ("items", "item_id"), ("campaigns", "campaign_id")):
+        _write_chunks(session, name, sorted(events.column(column).drop_null().unique().to_pylist()))
+    pairs = zip(events.column("item_id").to_pylist(), events.column("campaign_id").to_pylist(), strict=True)
+    _write_chunks(session, "in", sorted({(item, campaign) for item, campaign in pairs if campaign is not None}))
+
+
+def _write_chunks(session: Session, name: str, rows: Sequence[Any]) -> None:
+    for start in range(0, len(rows), CHUNK):
+        session.execute_write(write, statement(name), rows[start : start + CHUNK])
+
+
+def _rows(events: pa.Table) -> list[tuple[Any, ...]]:
+    """What ``engaged.cypher`` takes, by item: two writers meet only on items, and take their locks in one order."""
+    kinds = events.column("kind").to_pylist()
+    columns = [
+        events.column("event_id").to_pylist(),
+        events.column("user_id").to_pylist(),
+        events.column("item_id").to_pylist(),
+        kinds,
+        events.column("occurred_at").cast(pa.int64()).to_pylist(),
+        [kind_weight(kind) for kind in kinds],
+        events.column("version").to_pylist(),
+        events.column("digest").to_pylist(),
+    ]
+    return sorted(zip(*columns, strict=True), key=lambda row: (row[2] or "", row[1]))

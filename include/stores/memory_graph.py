@@ -1,0 +1,41 @@
+"""The Graph port in memory, over the rows that a MemorySink keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from include.domain.ranking import Engagements, kind_weight
+
+
+class MemoryGraph:
+    """Reads ``rows`` (events with an item, by event id) anew at each call: share them with the sink that writes."""
+
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        self._rows = rows
+
+    def engagements(self, users: Sequence[str], limit: int) -> Engagements:
+        """The latest ``limit`` items of each user, ties by id. Users without an engagement are left out."""
+        by_user = {user: kept for user in users if (kept := self._latest(user, limit))}
+        items = {item: index for index, item in enumerate({item for kept in by_user.values() for item, _, _ in kept})}
+        flat = [entry for kept in by_user.values() for entry in kept]
+        lengths = [len(kept) for kept in by_user.values()]
+        return Engagements(
+            users=list(by_user),
+            items=list(items),
+            user_index=np.repeat(np.arange(len(by_user), dtype=np.int32), lengths),
+            item_index=np.asarray([items[item] for item, _, _ in flat], dtype=np.int32),
+            at=np.asarray([at for _, at, _ in flat], dtype=np.int64),
+            weight=np.asarray([weight for _, _, weight in flat], dtype=np.float64),
+        )
+
+    def _latest(self, user: str, limit: int) -> list[tuple[str, int, float]]:
+        last: dict[str, tuple[int, float]] = {}
+        for row in self._rows.values():
+            if row["user_id"] == user:
+                at, weight = last.get(row["item_id"], (row["occurred_at"], 0.0))
+                last[row["item_id"]] = max(at, row["occurred_at"]), max(weight, kind_weight(row["kind"]))
+        ordered = sorted(last.items(), key=lambda entry: (-entry[1][0], entry[0]))
+        return [(item, at, weight) for item, (at, weight) in ordered[:limit]]

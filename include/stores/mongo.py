@@ -1,0 +1,115 @@
+"""MongoDB: the connection, its errors as ours, and the document of an event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from bson.datetime_ms import DatetimeMS
+from bson.errors import BSONError
+from pymongo import MongoClient, WriteConcern
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, ConfigurationError, OperationFailure, PyMongoError
+
+from include import errors
+from include.settings import MongoSettings
+
+type Document = dict[str, Any]
+
+#: The longest that one call may take, the driver's own retries included.
+CALL_TIMEOUT_S = 30
+
+DUPLICATE_KEY = 11000
+#: Answers that no retry will change: bad value, unauthorized, authentication failed, failed to parse, type mismatch,
+#: command not found, invalid namespace, illegal operation, validation failed, document too large.
+_PERMANENT_CODES = frozenset({2, 9, 13, 14, 18, 20, 59, 73, 121, 8000, 10334, 17280})
+
+#: MongoDB reads ``$`` and ``.`` in a field name as operators and paths. Their full-width twins mean nothing to it; a
+#: full-width backslash before a character that came as such keeps the way back unambiguous.
+_ESCAPE = str.maketrans({"$": "＄", ".": "．", "＄": "＼＄", "．": "＼．", "＼": "＼＼"})
+_PLAIN = {"＄": "$", "．": "."}
+_SPECIAL = "$.＄．＼"
+
+_COLUMNS = ("event_id", "user_id", "message_id", "kind", "text", "item_id", "campaign_id", "value", "version", "digest")
+_FIELDS = ("_id", *_COLUMNS[1:])
+
+
+def events_collection(settings: MongoSettings) -> Collection[Document]:
+    """The collection of events. Connects on first use; whoever asked for it closes ``.database.client``."""
+    client: MongoClient[Document] = MongoClient(
+        settings.uri,
+        appname="millrace",
+        timeoutMS=CALL_TIMEOUT_S * 1000,
+        serverSelectionTimeoutMS=10_000,
+        connectTimeoutMS=5_000,
+        tz_aware=True,
+    )
+    return client.get_database(settings.database).get_collection(
+        settings.collection, write_concern=WriteConcern("majority")
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The driver's errors as ours: what passes by itself is transient, and what we do not know is too."""
+    try:
+        yield
+    except (PyMongoError, BSONError) as exc:
+        kind = errors.PermanentError if _is_permanent(exc) else errors.TransientError
+        raise kind(f"MongoDB: {exc}") from exc
+
+
+def _is_permanent(exc: Exception) -> bool:
+    if isinstance(exc, BulkWriteError):
+        return any(error["code"] in _PERMANENT_CODES for error in exc.details.get("writeErrors", ()))
+    if isinstance(exc, OperationFailure):
+        return exc.code in _PERMANENT_CODES
+    return isinstance(exc, BSONError | ConfigurationError)
+
+
+def documents(events: pa.Table) -> list[Document]:
+    """One document an event: what was received, cleaned, with ``_id`` = event_id; absent fields are left out."""
+    columns = [events.column(name).to_pylist() for name in _COLUMNS]
+    times = events.column("occurred_at").cast(pa.int64()).to_pylist()
+    extras = events.column("extra").to_pylist()
+    return [
+        _document(row, time, extra) for row, time, extra in zip(zip(*columns, strict=True), times, extras, strict=True)
+    ]
+
+
+def _document(row: tuple[Any, ...], occurred_at: int, extra: str | None) -> Document:
+    document = {name: value for name, value in zip(_FIELDS, row, strict=True) if value is not None}
+    document["occurred_at"] = DatetimeMS(occurred_at)
+    if extra is not None:
+        document["extra"] = storable(msgspec.json.decode(extra))
+    return document
+
+
+def storable(value: Any) -> Any:
+    """``value`` with field names that MongoDB takes as names; ``restored`` gives back what came in."""
+    if isinstance(value, dict):
+        return {_escaped(name): storable(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [storable(member) for member in value]
+    return value
+
+
+def restored(value: Any) -> Any:
+    """The inverse of ``storable``."""
+    if isinstance(value, dict):
+        return {_unescaped(name): restored(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [restored(member) for member in value]
+    return value
+
+
+def _escaped(name: str) -> str:
+    return name.translate(_ESCAPE) if any(mark in name for mark in _SPECIAL) else name
+
+
+def _unescaped(name: str) -> str:
+    characters = iter(name)
+    return "".join(next(characters) if c == "＼" else _PLAIN.get(c, c) for c in characters)
