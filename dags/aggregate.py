@@ -1,4 +1,4 @@
-"""Engagement per hour, counted again wherever events changed."""
+"""The Airflow DAG that counts engagement per hour again, wherever events changed."""
 
 from __future__ import annotations
 

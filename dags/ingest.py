@@ -1,4 +1,4 @@
-"""One ingest DAG a shard. The number of shards is MILLRACE_SHARDS: as many as the topic has partitions."""
+"""The Airflow DAGs that ingest, one a shard: MILLRACE_SHARDS, as many as the topic has partitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ready recommendations into Redis."""
+"""The Airflow DAG that puts ready recommendations into Redis."""
 
 from __future__ import annotations
 

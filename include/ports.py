@@ -46,8 +46,10 @@ class Source(Protocol):
     def offsets(self, shard: int) -> Offsets: ...
     def offset_at(self, shard: int, published_at: int) -> int:
         """The first offset published at or after that time (ms since 1970); the high watermark if there is none."""
+
     def read(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
         """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if some are not there."""
+
     def committed(self, shard: int) -> int | None: ...
     def commit(self, shard: int, offset: int) -> None:
         """Move the group's offset forward to ``offset``; an offset behind it changes nothing."""
@@ -85,6 +87,7 @@ class Sink(Protocol):
     def name(self) -> str: ...
     def upsert(self, batch: StagedBatch) -> int:
         """Store the batch's events that this store is for; how many those are."""
+
     def count(self) -> int:
         """How many distinct events it holds now, by a read that sees every acknowledged write."""
 
@@ -99,6 +102,7 @@ class Ledger(Protocol):
 
     def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
         """The open live batch of the shard, or a new one after the last; None when there is nothing to read."""
+
     def claim_range(self, ref: BatchRef) -> None: ...
     def staged(self, ref: BatchRef, counts: StageCounts) -> None: ...
     def commit(self, ref: BatchRef) -> None: ...
@@ -112,6 +116,7 @@ class BatchStore(Protocol):
     def write(self, name: str, table: pa.Table) -> None: ...
     def read(self, name: str) -> pa.Table:
         """Raises ``StagedBatchMissingError`` if it is gone."""
+
     def delete(self, prefix: str) -> None: ...
 
 
@@ -121,6 +126,7 @@ class Engagement(Protocol):
     def touched_hours(self) -> Sequence[Mark]: ...
     def recount(self, hours: Sequence[str]) -> int:
         """Redo these hours (RFC 3339) as a set; how many rows they have now."""
+
     def recount_between(self, start_ms: int, end_ms: int) -> int: ...
     def clear_hours(self, marks: Sequence[Mark]) -> None: ...
     def popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
@@ -133,12 +139,15 @@ class Audience(Protocol):
     def newest_event(self) -> int | None: ...
     def changed_users(self) -> Sequence[Mark]:
         """Users with a change in a committed batch that no list has taken in yet."""
+
     def clear_users(self, marks: Sequence[Mark]) -> None: ...
     def active_users(self, since_ms: int | None) -> Sequence[str]: ...
     def text_counts(self, users: Sequence[str]) -> pa.Table:
         """(user_id, text_hash, events): how often each user's stored events have each text."""
+
     def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
         """The text of each item's newest event that has one."""
+
     def text_centre(self, generation: Generation) -> np.ndarray | None:
         """The mean text vector that profiles are centred on; when it is taken anew, every user becomes changed."""
 
@@ -164,4 +173,5 @@ class Lists(Protocol):
     def make_current(self, generation: str) -> None: ...
     def expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
         """Those of ``users`` whose list is absent or ends within that time."""
+
     def asked_since(self, since_s: int) -> Sequence[str]: ...

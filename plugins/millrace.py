@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -14,5 +15,5 @@ class MillracePlugin(AirflowPlugin):
     """Registers the timetable and the listener."""
 
     name = "millrace"
-    timetables = [ReplayOnly]
-    listeners = [sys.modules[preload.__name__]]
+    timetables: ClassVar[list[Any]] = [ReplayOnly]
+    listeners: ClassVar[list[Any]] = [sys.modules[preload.__name__]]

@@ -74,7 +74,8 @@ class ShardLagTrigger(BaseEventTrigger):
                 snapshot = await reader.snapshot(kwargs["topic"], range(kwargs["shards"]))
                 yield {shard: Lag(*lag) for shard, lag in snapshot.items()}
                 pause = kwargs["interval"]
-            except Exception as error:  # a trigger that raises is restarted every two seconds, and nobody sees why
+            # A trigger that raises is restarted every two seconds for ever, and nobody sees why.
+            except Exception as error:  # noqa: BLE001
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
                 log.warning("no lag of topic %s, next try in %.0f s: %s", kwargs["topic"], pause, error)
             await asyncio.sleep(pause)

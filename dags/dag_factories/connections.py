@@ -135,7 +135,9 @@ def static_values(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _host(connection: Any, conn_id: str) -> str:
     if not connection.host:
-        raise ConfigurationError(f"connection {conn_id} has no host: set it in Airflow or as AIRFLOW_CONN_{conn_id.upper()}")
+        raise ConfigurationError(
+            f"connection {conn_id} has no host: set it in Airflow or as AIRFLOW_CONN_{conn_id.upper()}"
+        )
     return f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
-from replay_only import ReplayOnly
-from shard_lag import ShardLagTrigger
 
 from dag_factories import connections
 from dag_factories.assets import COMMITTED
 from dag_factories.policy import DEFAULT_ARGS, START
 from include.domain.batch import BatchRef
 from include.settings import KafkaSettings, pipeline_settings
+from replay_only import ReplayOnly
+from shard_lag import ShardLagTrigger
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +113,10 @@ def embed(batch: dict[str, Any]) -> dict[str, int]:
     from include.pipeline.embed import embed as embed_step
 
     pipeline = connections.pipeline()
-    with bootstrap.opened(
-        bootstrap.embedder(connections.embed()), bootstrap.warehouse(connections.warehouse())
-    ) as (embedder, warehouse):
+    with bootstrap.opened(bootstrap.embedder(connections.embed()), bootstrap.warehouse(connections.warehouse())) as (
+        embedder,
+        warehouse,
+    ):
         return embed_step(from_xcom(batch), bootstrap.files(pipeline), embedder, warehouse.text_vectors)
 
 
@@ -137,9 +138,10 @@ def commit(batch: dict[str, Any]) -> None:
     from include.pipeline.commit import commit as commit_step
 
     pipeline = connections.pipeline()
-    with bootstrap.opened(
-        bootstrap.source(connections.kafka()), bootstrap.warehouse(connections.warehouse())
-    ) as (source, warehouse):
+    with bootstrap.opened(bootstrap.source(connections.kafka()), bootstrap.warehouse(connections.warehouse())) as (
+        source,
+        warehouse,
+    ):
         commit_step(from_xcom(batch), warehouse.ledger, source, bootstrap.files(pipeline))
 
 

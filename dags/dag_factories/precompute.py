@@ -32,24 +32,25 @@ def precompute_dag() -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["millrace", "precompute"],
     ) as dag:
-        selected = select_users()
-        ref, chunks = selected["ref"], selected["chunks"]
+        chunks = select_users()
+        ref = chunks["ref"]
         profiles = build_profiles.partial(ref=ref).expand(chunk=chunks)
         lists = recommend.partial(ref=ref).expand(chunk=chunks)
         profiles >> lists >> publish(ref)
     return dag
 
 
-@task(multiple_outputs=True)
-def select_users(dag_run: Any = None) -> dict[str, Any]:
-    """Choose whose list is due and write their chunks; the next two tasks are mapped over the chunks."""
+@task
+def select_users(dag_run: Any = None, ti: Any = None) -> list[int]:
+    """Choose whose list is due; returns the numbers of their chunks, over which the next two tasks are mapped."""
     from include.domain.identity import digest
     from include.pipeline import precompute as step
 
     pipeline = connections.pipeline()
     with stores() as opened:
         ref = step.select(digest(dag_run.run_id.encode()), round(time.time() * 1000), pipeline, opened)
-    return {"ref": msgspec.to_builtins(ref), "chunks": list(range(ref.chunks))}
+    ti.xcom_push(key="ref", value=msgspec.to_builtins(ref))
+    return list(range(ref.chunks))
 
 
 @task

@@ -218,9 +218,9 @@ def _storable(value: Any, depth: int) -> None:
     """Refuse what some store cannot keep: NUL, lone surrogates, numbers beyond 64 bits, deep nesting."""
     if isinstance(value, str):
         _clean(value)
-    elif isinstance(value, float) and not math.isfinite(value):
-        _fail(Reason.UNKNOWN_FIELDS_NOT_STORABLE)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+    elif (isinstance(value, float) and not math.isfinite(value)) or (
+        isinstance(value, int) and not -(2**63) <= value < 2**63
+    ):
         _fail(Reason.UNKNOWN_FIELDS_NOT_STORABLE)
     elif isinstance(value, dict | list):
         if depth == 0:

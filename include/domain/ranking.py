@@ -56,7 +56,8 @@ class Ranked:
 
 def decay(age_ms: np.ndarray, half_life_days: float) -> np.ndarray:
     """0.5 ** (age / half-life); what lies ahead of ``as_of`` counts as of today."""
-    return np.exp2(-np.maximum(age_ms, 0) / (half_life_days * DAY_MS))
+    factors: np.ndarray = np.exp2(-np.maximum(age_ms, 0) / (half_life_days * DAY_MS))
+    return factors
 
 
 def rank(
@@ -144,4 +145,5 @@ def centred(vectors: np.ndarray, centre: np.ndarray | None) -> np.ndarray:
     """``vectors`` less ``centre``, each row at length one; a row that is nothing but the centre becomes zero."""
     moved = vectors if centre is None else vectors - centre
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)
-    return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 1e-6).astype(np.float32)
+    placed: np.ndarray = np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 1e-6)
+    return placed.astype(np.float32)

@@ -30,9 +30,7 @@ def embed(ref: BatchRef, store: BatchStore, embedder: Embedder, kept: TextVector
     return {"texts": len(texts), "new": len(missing)}
 
 
-def _embed_part(
-    part: str, texts: dict[str, str], embedder: Embedder, kept: TextVectors
-) -> dict[str, np.ndarray]:
+def _embed_part(part: str, texts: dict[str, str], embedder: Embedder, kept: TextVectors) -> dict[str, np.ndarray]:
     with kept.lock(embedder.generation, part):
         found = dict(kept.get(embedder.generation, list(texts)))
         # By length, so that a batch of the model has little padding.

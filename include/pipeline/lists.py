@@ -14,7 +14,7 @@ _LEAST_TTL_S = 300
 
 
 class ListMaker:
-    """Makes the lists of one precompute run. ``popular`` is (item, score), best first; ``computed_at`` their version."""
+    """Makes the lists of one precompute run, of version ``computed_at``; ``popular`` is (item, score), best first."""
 
     def __init__(self, audience: Audience, popular: Sequence[tuple[str, float]], computed_at: int) -> None:
         self._audience = audience
@@ -36,9 +36,7 @@ class ListMaker:
             for user, row in zip(users, ranked, strict=True)
         ]
 
-    def _filled(
-        self, items: list[RecommendedItem], own: set[str], texts: Mapping[str, str]
-    ) -> list[RecommendedItem]:
+    def _filled(self, items: list[RecommendedItem], own: set[str], texts: Mapping[str, str]) -> list[RecommendedItem]:
         seen = own.union(item.item_id for item in items)
         for item, score in self._popular:
             if len(items) >= MAX_ITEMS:

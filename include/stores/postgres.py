@@ -55,12 +55,14 @@ class Transaction:
     def run(self, statement: str, parameters: Parameters | None = None) -> int:
         """Run one statement; how many rows it touched."""
         self._cursor.execute(statement, parameters)
-        return self._cursor.rowcount
+        touched: int = self._cursor.rowcount
+        return touched
 
     def rows(self, statement: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
         """Every row of a query."""
         self._cursor.execute(statement, parameters)
-        return self._cursor.fetchall()
+        rows: list[tuple[Any, ...]] = self._cursor.fetchall()
+        return rows
 
     def values(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Run ``statement`` with its one ``%s`` replaced by many rows of values."""
@@ -122,4 +124,3 @@ class Database:
                 keepalives_count=3,
             )
         return self._connection
-

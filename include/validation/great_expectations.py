@@ -52,7 +52,7 @@ class GreatExpectationsValidator:
         os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
         import great_expectations as gx
 
-        context = gx.get_context(mode="ephemeral")
+        context: Any = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
         asset = context.data_sources.add_pandas("batches").add_dataframe_asset("events")
         self._definition = asset.add_batch_definition_whole_dataframe("batch")
@@ -68,7 +68,7 @@ class GreatExpectationsValidator:
             self._suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]}
         )
         # The library returns the results in an order of its own.
-        failed = {str(result.expectation_config.meta["rule"]): result for result in outcome.results if not result.success}
+        failed = {_rule_of(result): result for result in outcome.results if not result.success}
         return Verdict(_rejected(failed), [warning for warning, _ in _BATCH_RULES if warning in failed])
 
 
@@ -85,6 +85,10 @@ def _expectation(gx: Any, name: str, rule: _Rule) -> Any:
     if kind == "NotAhead":
         return rules.ExpectColumnValuesToBeBetween(max_value=0, mostly=0.95, **arguments)
     return rules.ExpectColumnValuesToBeBetween(**arguments)
+
+
+def _rule_of(result: Any) -> str:
+    return str(result.expectation_config.meta["rule"])
 
 
 def _frame(events: pa.Table) -> pd.DataFrame:

@@ -27,7 +27,9 @@ class WarehouseEngagement:
     def recount_between(self, start_ms: int, end_ms: int) -> int:
         with self._database.transaction() as transaction:
             between = {"start": _moment(start_ms), "end": _moment(end_ms)}
-            return _recount(transaction, [row[0].isoformat() for row in transaction.rows(SQL["hours_between"], between)])
+            return _recount(
+                transaction, [row[0].isoformat() for row in transaction.rows(SQL["hours_between"], between)]
+            )
 
     def clear_hours(self, marks: Sequence[Mark]) -> None:
         keys, seqs = [mark.key for mark in marks], [mark.seq for mark in marks]

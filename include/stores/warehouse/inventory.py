@@ -60,7 +60,7 @@ class Inventory:
 
     def positions(self, topic: str) -> Mapping[int, int]:
         """The end of the last committed live batch of each shard that has one."""
-        return {shard: end for shard, end in self._database.rows(SQL["positions"], {"topic": topic})}
+        return dict(self._database.rows(SQL["positions"], {"topic": topic}))
 
     def last_batches(self, topic: str) -> Sequence[LastBatch]:
         return [LastBatch(*row) for row in self._database.rows(SQL["last_batches"], {"topic": topic})]
