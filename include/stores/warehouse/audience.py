@@ -10,11 +10,10 @@ import pyarrow as pa
 
 from include.domain.generation import Generation
 from include.ports import Mark
+from include.stores.centre import due_centre
 from include.stores.postgres import Database, Transaction
 from include.stores.warehouse.schema import SQL
 
-#: Fewer texts than this say too little of where the middle is: profiles then stay as they are.
-_FEWEST_TEXTS = 100
 _CENTRE_SAMPLE = 20_000
 
 
@@ -55,9 +54,9 @@ class WarehouseAudience:
             where = {"generation": generation.name}
             taken = transaction.rows(SQL["centre"], where)
             texts: int = transaction.rows(SQL["count_texts"], where)[0][0]
-            if taken and texts < 2 * taken[0][0]:
-                return np.frombuffer(taken[0][1], dtype="<f4")
-            return _take_centre(transaction, generation, texts) if texts >= _FEWEST_TEXTS else None
+            if due_centre(texts, taken[0][0] if taken else None):
+                return _take_centre(transaction, generation, texts)
+            return np.frombuffer(taken[0][1], dtype="<f4") if taken else None
 
 
 def _take_centre(transaction: Transaction, generation: Generation, texts: int) -> np.ndarray:

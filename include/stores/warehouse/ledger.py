@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from include.domain.batch import BatchMode, BatchRef, StageCounts
-from include.errors import OffsetsGoneError
 from include.ports import Offsets
+from include.stores.batches import next_batch
 from include.stores.postgres import Database
 from include.stores.warehouse.schema import SQL
 
@@ -50,26 +50,6 @@ class WarehouseLedger:
     def position(self, topic: str, shard: int) -> int | None:
         position: int | None = self._database.rows(SQL["position"], {"topic": topic, "shard": shard})[0][0]
         return position
-
-
-def next_batch(topic: str, shard: int, last_end: int | None, offsets: Offsets, limit: int) -> BatchRef | None:
-    """The live batch after ``last_end``; None when the topic holds nothing more.
-
-    Raises ``OffsetsGoneError`` when the topic no longer has, or never had, what comes next.
-    """
-    start = offsets.low if last_end is None else last_end
-    if start < offsets.low:
-        raise OffsetsGoneError(
-            f"offsets {start} to {offsets.low} of {topic}[{shard}] were removed by retention before they were read; "
-            "raise the topic's retention.ms"
-        )
-    if start > offsets.high:
-        raise OffsetsGoneError(
-            f"the ledger stands at {start} of {topic}[{shard}], which ends at {offsets.high}: the topic was made anew; "
-            "give it another name, or start with an empty warehouse"
-        )
-    end = min(offsets.high, start + limit)
-    return BatchRef(topic, shard, start, end) if end > start else None
 
 
 def _parameters(ref: BatchRef) -> dict[str, object]:

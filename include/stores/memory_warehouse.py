@@ -1,0 +1,270 @@
+"""The warehouse in memory: the same promises as ``stores/warehouse``, for tests and dry runs. Gone with the process."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from include.domain.batch import BatchMode, BatchRef, StageCounts
+from include.domain.generation import Generation
+from include.domain.ranking import DAY_MS, kind_weight
+from include.ports import Mark, Offsets
+from include.stores.batches import next_batch
+from include.stores.centre import due_centre
+
+type Row = dict[str, Any]
+type Identity = tuple[str, str]
+type EngagementKey = tuple[str, str, str, str]
+
+_HOUR_MS = 3_600_000
+
+
+def hour_of(milliseconds: int) -> str:
+    """The full hour that a time (ms since 1970) lies in, RFC 3339."""
+    return datetime.fromtimestamp(milliseconds // _HOUR_MS * _HOUR_MS / 1000, UTC).isoformat()
+
+
+@dataclass
+class MemoryTables:
+    """What the warehouse's tables are on disk. Several adapters share one."""
+
+    events: dict[Identity, Row] = field(default_factory=dict)
+    engagement: dict[EngagementKey, tuple[int, int, Decimal]] = field(default_factory=dict)
+    batches: dict[BatchRef, tuple[StageCounts, bool]] = field(default_factory=dict)
+    vectors: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    centres: dict[str, tuple[int, np.ndarray]] = field(default_factory=dict)
+    touched_hours: dict[str, int] = field(default_factory=dict)
+    changed_users: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    marks: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def store(self, rows: Sequence[Row], batch_id: str) -> None:
+        """Keep what is new or newer, and mark what that changes."""
+        for row in rows:
+            identity = row["user_id"], row["message_id"]
+            old = self.events.get(identity)
+            if old is not None and precedence(row) <= precedence(old):
+                continue
+            self.events[identity] = {**row, "revised": old is not None}
+            for changed in (row, old):
+                if changed is not None:
+                    self.touched_hours[hour_of(changed["occurred_at"])] = next(self.marks)
+            self.changed_users[batch_id, row["user_id"]] = None
+
+
+def precedence(row: Row) -> tuple[int, str]:
+    """Which of two contents of one identity stands."""
+    return row["version"], row["digest"]
+
+
+def rows_of(events: pa.Table) -> list[Row]:
+    """The rows of an events table with times as ms since 1970."""
+    position = events.schema.get_field_index("occurred_at")
+    times = events["occurred_at"].cast(pa.int64())
+    rows: list[Row] = events.set_column(position, "occurred_at", times).to_pylist()
+    return rows
+
+
+class MemoryLedger:
+    """``ports.Ledger``."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+
+    def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
+        mine = sorted(self._live(topic, shard), key=lambda ref: ref.start)
+        for ref in mine:
+            if not self._tables.batches[ref][1]:
+                return ref
+        claimed = next_batch(topic, shard, mine[-1].end if mine else None, offsets, limit)
+        if claimed is not None:
+            self._tables.batches[claimed] = (StageCounts(), False)
+        return claimed
+
+    def claim_range(self, ref: BatchRef) -> None:
+        counts, _ = self._tables.batches.get(ref, (StageCounts(), False))
+        self._tables.batches[ref] = (counts, False)
+
+    def staged(self, ref: BatchRef, counts: StageCounts) -> None:
+        self._tables.batches[ref] = (counts, self._tables.batches[ref][1])
+
+    def commit(self, ref: BatchRef) -> None:
+        self._tables.batches[ref] = (self._tables.batches[ref][0], True)
+        for (batch_id, user), seq in self._tables.changed_users.items():
+            if batch_id == ref.batch_id and seq is None:
+                self._tables.changed_users[batch_id, user] = next(self._tables.marks)
+
+    def position(self, topic: str, shard: int) -> int | None:
+        return max((ref.end for ref in self._live(topic, shard) if self._tables.batches[ref][1]), default=None)
+
+    def _live(self, topic: str, shard: int) -> list[BatchRef]:
+        mine = (ref for ref in self._tables.batches if (ref.topic, ref.shard) == (topic, shard))
+        return [ref for ref in mine if ref.mode == BatchMode.LIVE]
+
+
+class MemoryStanding:
+    """``ports.Standing``."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+
+    def standing(self, events: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        newer, revises = np.zeros(events.num_rows, dtype=bool), np.zeros(events.num_rows, dtype=bool)
+        for index, row in enumerate(rows_of(events)):
+            stored = self._tables.events.get((row["user_id"], row["message_id"]))
+            if stored is not None:
+                newer[index] = precedence(stored) > precedence(row)
+                revises[index] = stored["revised"] or precedence(stored) < precedence(row)
+        return newer, revises
+
+
+class MemoryTextVectors:
+    """``ports.TextVectors``. One process, so nobody else can hold a lock."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+
+    def get(self, generation: Generation, hashes: Sequence[str]) -> Mapping[str, np.ndarray]:
+        kept = self._tables.vectors
+        return {h: kept[generation.name, h] for h in hashes if (generation.name, h) in kept}
+
+    def put(self, generation: Generation, hashes: Sequence[str], vectors: np.ndarray) -> None:
+        for text_hash, vector in zip(hashes, vectors, strict=True):
+            self._tables.vectors.setdefault((generation.name, text_hash), vector.astype("<f4"))
+
+    @contextmanager
+    def lock(self, generation: Generation, part: str) -> Iterator[None]:
+        yield
+
+
+class MemoryWarehouseSink:
+    """``ports.Sink`` for the table of events."""
+
+    name = "warehouse"
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+
+    def upsert(self, batch: Any) -> int:
+        self._tables.store(rows_of(batch.events), batch.ref.batch_id)
+        return int(batch.events.num_rows)
+
+    def count(self) -> int:
+        return len(self._tables.events)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryEngagement:
+    """``ports.Engagement``."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+
+    def touched_hours(self) -> Sequence[Mark]:
+        return [Mark(hour, seq) for hour, seq in sorted(self._tables.touched_hours.items())]
+
+    def recount(self, hours: Sequence[str]) -> int:
+        wanted = set(hours)
+        kept = {key: row for key, row in self._tables.engagement.items() if key[0] not in wanted}
+        grouped: dict[EngagementKey, list[Row]] = defaultdict(list)
+        for row in self._tables.events.values():
+            hour = hour_of(row["occurred_at"])
+            if hour in wanted:
+                grouped[hour, row["item_id"] or "", row["campaign_id"] or "", row["kind"]].append(row)
+        new = {
+            key: (
+                len(rows),
+                len({row["user_id"] for row in rows}),
+                sum((Decimal(repr(row["value"])) for row in rows if row["value"] is not None), Decimal(0)),
+            )
+            for key, rows in grouped.items()
+        }
+        self._tables.engagement = {**kept, **new}
+        return len(new)
+
+    def recount_between(self, start_ms: int, end_ms: int) -> int:
+        times = {row["occurred_at"] // _HOUR_MS * _HOUR_MS for row in self._tables.events.values()}
+        stale = {round(datetime.fromisoformat(key[0]).timestamp() * 1000) for key in self._tables.engagement}
+        return self.recount([hour_of(time) for time in times | stale if start_ms <= time < end_ms])
+
+    def clear_hours(self, marks: Sequence[Mark]) -> None:
+        for mark in marks:
+            if self._tables.touched_hours.get(mark.key) == mark.seq:
+                del self._tables.touched_hours[mark.key]
+
+    def popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
+        scores: dict[str, float] = defaultdict(float)
+        for (hour, item, _, kind), (events, _, _) in self._tables.engagement.items():
+            age = max(0, as_of_ms - round(datetime.fromisoformat(hour).timestamp() * 1000))
+            if item and kind_weight(kind) > 0:
+                scores[item] += events * kind_weight(kind) * 0.5 ** (age / (half_life_days * DAY_MS))
+        return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+
+
+class MemoryAudience:
+    """``ports.Audience``."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+
+    def newest_event(self) -> int | None:
+        return max((row["occurred_at"] for row in self._tables.events.values()), default=None)
+
+    def changed_users(self) -> Sequence[Mark]:
+        seen = self._tables.changed_users.items()
+        return sorted(Mark(user, seq) for (_, user), seq in seen if seq is not None)
+
+    def clear_users(self, marks: Sequence[Mark]) -> None:
+        done = set(marks)
+        self._tables.changed_users = {
+            (batch, user): seq
+            for (batch, user), seq in self._tables.changed_users.items()
+            if seq is None or Mark(user, seq) not in done
+        }
+
+    def active_users(self, since_ms: int | None) -> Sequence[str]:
+        hour = None if since_ms is None else since_ms
+        rows = self._tables.events.values()
+        recent = (row for row in rows if hour is None or row["occurred_at"] // _HOUR_MS * _HOUR_MS >= hour)
+        return sorted({row["user_id"] for row in recent})
+
+    def text_counts(self, users: Sequence[str]) -> pa.Table:
+        wanted = set(users)
+        rows = (row for row in self._tables.events.values() if row["user_id"] in wanted and row["text_hash"])
+        counts = sorted(Counter((row["user_id"], row["text_hash"]) for row in rows).items())
+        return pa.table(
+            {
+                "user_id": pa.array([user for (user, _), _ in counts], type=pa.string()),
+                "text_hash": pa.array([text for (_, text), _ in counts], type=pa.string()),
+                "events": pa.array([number for _, number in counts], type=pa.int64()),
+            }
+        )
+
+    def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
+        best: dict[str, Row] = {}
+        wanted = set(items)
+        rows = [row for row in self._tables.events.values() if row["item_id"] in wanted and row["text"] is not None]
+        # A title before what a user wrote, then the newest, then the lowest id.
+        for row in sorted(rows, key=lambda row: (row["kind"] == "message", -row["occurred_at"], row["event_id"])):
+            best.setdefault(row["item_id"], row)
+        return {item: row["text"] for item, row in best.items()}
+
+    def text_centre(self, generation: Generation) -> np.ndarray | None:
+        vectors = [v for (name, _), v in sorted(self._tables.vectors.items()) if name == generation.name]
+        taken = self._tables.centres.get(generation.name)
+        if due_centre(len(vectors), None if taken is None else taken[0]):
+            centre = np.mean(vectors, axis=0, dtype=np.float64).astype("<f4")
+            self._tables.centres[generation.name] = taken = (len(vectors), centre)
+            for user in self.active_users(None):
+                self._tables.changed_users[f"centre-{len(vectors)}", user] = next(self._tables.marks)
+        return None if taken is None else taken[1]
