@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from include.errors import ConfigurationError
 from include.local.server import Server
-from include.local.servers import kafka, milvus, mongo, neo4j, postgres, redis
+from include.local.servers import airflow, embed, kafka, milvus, mongo, neo4j, postgres, reader, redis
 
 SERVERS: tuple[Server, ...] = (
     postgres.SERVER,
@@ -15,6 +15,12 @@ SERVERS: tuple[Server, ...] = (
     kafka.SERVER,
     mongo.SERVER,
     redis.SERVER,
+    airflow.API_SERVER,
+    embed.SERVER,
+    airflow.SCHEDULER,
+    airflow.DAG_PROCESSOR,
+    airflow.TRIGGERER,
+    reader.SERVER,
 )
 
 
