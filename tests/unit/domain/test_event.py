@@ -100,7 +100,9 @@ def test_the_user_is_judged_first() -> None:
     assert reason_of(message(user_id=None, message_id=None, kind=1, value="x")) == Reason.USER_ID_MISSING
 
 
-@pytest.mark.parametrize("absent", [{"text": None}, {"text": ""}, {"text": "  \n"}, {"campaign_id": ""}, {"value": None}])
+@pytest.mark.parametrize(
+    "absent", [{"text": None}, {"text": ""}, {"text": "  \n"}, {"campaign_id": ""}, {"value": None}]
+)
 def test_null_and_empty_are_absent(absent: dict[str, Any]) -> None:
     """A null, and an optional text without content, are as if they were not there."""
     assert decode(message(**absent)) == decode(message())

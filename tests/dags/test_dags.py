@@ -1,0 +1,153 @@
+"""The DAGs: they parse, they have the shape that the design says, and they hold our house rules."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from dag_factories.ingest import SINKS
+from dag_factories.policy import RETRY_POLICY
+from include.errors import ConfigurationError, OffsetsGoneError, StagedBatchMissingError, TransientError
+
+from .conftest import PROJECT
+
+SHARDS = 5
+INGEST = [f"ingest_shard_{shard:03d}" for shard in range(SHARDS)]
+OTHERS = ["aggregate_engagement", "precompute_recommendations"]
+
+
+def edges(dag: Any) -> set[tuple[str, str]]:
+    return {(task.task_id, follower) for task in dag.tasks for follower in task.downstream_task_ids}
+
+
+def test_every_dag_parses(bag: Any) -> None:
+    """There is one ingest DAG a shard, and the two others, and no import error."""
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == sorted([*INGEST, *OTHERS])
+
+
+@pytest.mark.parametrize("dag_id", INGEST)
+def test_ingest_has_the_designs_shape(bag: Any, dag_id: str) -> None:
+    """stage, embed, four sinks side by side, and commit after all of them."""
+    upserts = [f"upsert_{sink}" for sink in SINKS]
+    wanted = {("embed", upsert) for upsert in upserts} | {(upsert, "commit") for upsert in upserts}
+    data = {("stage", name) for name in ("embed", "commit", *upserts)}
+    assert edges(bag.dags[dag_id]) == wanted | data
+
+
+def test_precompute_builds_every_profile_before_the_first_list(bag: Any) -> None:
+    """Lists are made only when the profiles of all chunks stand."""
+    dag = bag.dags["precompute_recommendations"]
+    assert ("build_profiles", "recommend") in edges(dag)
+    assert ("recommend", "publish") in edges(dag)
+
+
+@pytest.mark.parametrize("dag_id", [*INGEST, *OTHERS])
+def test_house_rules(bag: Any, dag_id: str) -> None:
+    """One run at a time, no catch-up, backfillable hours, retries by our policy, a time limit, an owner, a page."""
+    dag = bag.dags[dag_id]
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+    assert dag.doc_md
+    assert "millrace" in dag.tags
+    for task in dag.tasks:
+        assert task.retries >= 2
+        assert task.retry_policy is RETRY_POLICY
+        assert task.execution_timeout is not None
+        assert task.owner == "millrace"
+
+
+@pytest.mark.parametrize("dag_id", [*INGEST, "aggregate_engagement", "precompute_recommendations"])
+def test_a_dag_serialises_alike_twice(bag: Any, dag_id: str) -> None:
+    """A DAG survives serialisation, and parsing it again gives the same bytes: no version without a change."""
+    from airflow.dag_processing.dagbag import BundleDagBag
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    again = BundleDagBag(dag_folder=PROJECT / "dags", bundle_path=PROJECT / "dags", bundle_name="dags-folder")
+    first, second = (DagSerialization.serialize_dag(each.dags[dag_id]) for each in (bag, again))
+    assert json.dumps(first, sort_keys=True, default=str) == json.dumps(second, sort_keys=True, default=str)
+    assert DagSerialization.deserialize_dag(first).dag_id == dag_id
+
+
+@pytest.mark.parametrize("dag_id", [*INGEST, "aggregate_engagement"])
+def test_hours_can_be_backfilled(bag: Any, dag_id: str) -> None:
+    """Airflow offers a backfill for the ingest and the aggregation, though nothing schedules ingest by the clock."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags[dag_id]))
+    assert dag.timetable.periodic
+
+
+def test_pools_and_connections_are_in_the_settings_file(bag: Any) -> None:
+    """Every pool a task waits for, and every connection the factories read, is in airflow_settings.yaml."""
+    from dag_factories import connections
+
+    settings = yaml.safe_load((PROJECT / "airflow_settings.yaml").read_text())["airflow"]
+    pools = {pool["pool_name"] for pool in settings["pools"]} | {"default_pool"}
+    assert {task.pool for dag in bag.dags.values() for task in dag.tasks} <= pools
+    wanted = {value for name, value in vars(connections).items() if name.isupper() and str(value).endswith("_default")}
+    assert wanted == {connection["conn_id"] for connection in settings["connections"]}
+    assert not any(connection.get("conn_password") for connection in settings["connections"])
+
+
+def test_parsing_imports_no_driver() -> None:
+    """A DAG file is parsed without loading any store's driver, model or validation library."""
+    heavy = [
+        "pymongo",
+        "pymilvus",
+        "neo4j",
+        "psycopg2",
+        "redis",
+        "confluent_kafka",
+        "great_expectations",
+        "torch",
+        "pandas",
+    ]
+    program = (
+        "import sys; import airflow.sdk; before = set(sys.modules)\n"
+        "import ingest, aggregate, precompute\n"
+        f"print([name for name in {heavy!r} if name in set(sys.modules) - before])"
+    )
+    path = {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'dags'}:{PROJECT / 'plugins'}"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_a_task_parses_only_its_own_dag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Airflow says which DAG a process needs, no other is built: 64 shards cost a task what one does."""
+    import ingest
+
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "ingest_shard_003")
+    for name in INGEST:
+        monkeypatch.delattr(ingest, name, raising=False)
+    importlib.reload(ingest)
+    assert [name for name in INGEST if hasattr(ingest, name)] == ["ingest_shard_003"]
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (TransientError("away"), "retry"),
+        (ConfigurationError("wrong"), "fail"),
+        (OffsetsGoneError("gone"), "fail"),
+        (StagedBatchMissingError("gone"), "fail"),
+        (ValueError("a bug"), "default"),
+    ],
+)
+def test_the_policy_decides_by_our_two_marks(error: Exception, action: str) -> None:
+    """What may pass is tried again, what will not fails at once, anything else gets the ordinary retries."""
+    assert RETRY_POLICY.evaluate(error, 1, 8).action.value == action
