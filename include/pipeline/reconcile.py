@@ -52,7 +52,9 @@ def compare(found: Counts, expected: Counts) -> list[Row]:
 def differences(found: Counts, expected: Counts, wrong_aggregates: int) -> list[str]:
     """A sentence for each thing that is wrong; empty when everything is accounted for."""
     sentences = [
-        f"{row.name}: {row.found:,} found, {row.expected:,} expected" for row in compare(found, expected) if not row.right
+        f"{row.name}: {row.found:,} found, {row.expected:,} expected"
+        for row in compare(found, expected)
+        if not row.right
     ]
     accounted = found.unique_valid + found.duplicates + sum(found.dead_letters.values())
     if found.delivered != accounted:

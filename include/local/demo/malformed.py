@@ -1,0 +1,49 @@
+"""Ten ways in which a line of the demo's shop is no event, each with the reason that must be found for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from include.domain.event import ID_MAX
+from include.domain.reasons import Reason
+
+type Fields = dict[str, Any]
+
+
+def _without(name: str) -> Callable[[Fields], bytes]:
+    return lambda fields: msgspec.json.encode({key: value for key, value in fields.items() if key != name})
+
+
+def _with(**changed: Any) -> Callable[[Fields], bytes]:
+    return lambda fields: msgspec.json.encode({**fields, **changed})
+
+
+def _cut_short(fields: Fields) -> bytes:
+    line = msgspec.json.encode(fields)
+    return line[: len(line) * 2 // 3]
+
+
+def _latin1(fields: Fields) -> bytes:
+    return msgspec.json.encode({**fields, "text": "crème brûlée dish"}).decode().encode("latin-1")
+
+
+def _empty_handed(fields: Fields) -> bytes:
+    return msgspec.json.encode({key: value for key, value in fields.items() if key not in ("text", "item_id")})
+
+
+#: The first seven cannot be read or have a wrong shape, the last three have a wrong value.
+MALFORMED: Mapping[Reason, Callable[[Fields], bytes]] = {
+    Reason.INVALID_JSON: _cut_short,
+    Reason.INVALID_UTF8: _latin1,
+    Reason.NOT_AN_OBJECT: lambda fields: msgspec.json.encode([fields["user_id"], fields["kind"]]),
+    Reason.USER_ID_MISSING: _without("user_id"),
+    Reason.MESSAGE_ID_NOT_A_STRING: _with(message_id=4711),
+    Reason.OCCURRED_AT_INVALID: _with(occurred_at="yesterday at noon"),
+    Reason.VALUE_NOT_A_NUMBER: _with(value="12,50"),
+    Reason.MESSAGE_ID_LENGTH: lambda fields: _with(message_id=fields["message_id"].ljust(ID_MAX + 1, "x"))(fields),
+    Reason.OCCURRED_AT_IN_FUTURE: _with(occurred_at="2999-12-31T23:59:59Z"),
+    Reason.NO_TEXT_AND_NO_ITEM: _empty_handed,
+}
