@@ -1,0 +1,90 @@
+"""The topic of events and that of dead letters in memory, for tests and dry runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from include.domain.batch import DeadLetter, Record
+from include.errors import OffsetsGoneError
+from include.ports import Offsets
+
+CHUNK = 1_000
+
+
+@dataclass
+class _Partition:
+    low: int = 0
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def high(self) -> int:
+        return self.low + len(self.records)
+
+
+class MemorySource:
+    """A topic with a fixed number of shards. ``append`` publishes, ``trim`` stands for retention."""
+
+    def __init__(self, shards: int) -> None:
+        self._partitions = [_Partition() for _ in range(shards)]
+        self._committed: dict[int, int] = {}
+
+    def append(self, shard: int, key: bytes | None, value: bytes | None, published_at: int) -> int:
+        """Publish one message; its offset."""
+        partition = self._partitions[shard]
+        record = Record(shard, partition.high, published_at, key, value)
+        partition.records.append(record)
+        return record.offset
+
+    def trim(self, shard: int, low: int) -> None:
+        """Let go of what stands before ``low``."""
+        partition = self._partitions[shard]
+        del partition.records[: low - partition.low]
+        partition.low = low
+
+    def offsets(self, shard: int) -> Offsets:
+        """``[low, high)`` of the shard."""
+        return Offsets(self._partitions[shard].low, self._partitions[shard].high)
+
+    def offset_at(self, shard: int, published_at: int) -> int:
+        """The first offset published at or after that time (ms since 1970); the high watermark if there is none."""
+        partition = self._partitions[shard]
+        later = (record.offset for record in partition.records if record.published_at >= published_at)
+        return next(later, partition.high)
+
+    def read(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
+        """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if some are not there."""
+        low, high = self.offsets(shard)
+        if start < end and not (low <= start and end <= high):
+            raise OffsetsGoneError(f"shard {shard} holds the offsets [{low}, {high}), but [{start}, {end}) is wanted")
+        wanted = self._partitions[shard].records[start - low : end - low] if start < end else []
+        return (wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK))
+
+    def committed(self, shard: int) -> int | None:
+        """The group's offset, None before the first commit."""
+        return self._committed.get(shard)
+
+    def commit(self, shard: int, offset: int) -> None:
+        """Move the group's offset forward to ``offset``; an offset behind it changes nothing."""
+        self._committed[shard] = max(offset, self._committed.get(shard, offset))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class MemoryDeadLetters:
+    """Keeps letters as they come, repeated ones too."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+
+    def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep every letter."""
+        self.letters.extend(letters)
+
+    def read(self) -> Iterator[DeadLetter]:
+        """Every letter, each origin once."""
+        return iter({letter.origin: letter for letter in reversed(self.letters)}.values())
+
+    def close(self) -> None:
+        """Nothing to close."""
