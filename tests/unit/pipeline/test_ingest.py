@@ -1,0 +1,272 @@
+"""Staging to commit on the memory adapters: what is counted, what is dropped, what a retry does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.domain.batch import BatchMode, BatchRef, StageCounts
+from include.domain.generation import Generation
+from include.domain.reasons import Reason
+from include.errors import ConfigurationError, StagedBatchMissingError, TransientError
+from include.pipeline.commit import commit
+from include.pipeline.embed import embed
+from include.pipeline.files import events_file, vectors_file
+from include.pipeline.stage import RANGE_LIMIT, claim, claim_range, stage
+from include.pipeline.upsert import upsert
+from include.ports import Verdict
+from include.sources.memory import MemoryDeadLetters, MemorySource
+from include.stores import memory_warehouse as memory
+from include.stores.files import ArrowFiles
+
+
+class Judge:
+    """A validator that rejects the users it is told to."""
+
+    def __init__(self, bad: Mapping[str, Reason] | None = None, warnings: tuple[str, ...] = ()) -> None:
+        self.bad = bad or {}
+        self.warnings = warnings
+
+    def validate(self, events: pa.Table) -> Verdict:
+        users = events["user_id"].to_pylist()
+        return Verdict({row: self.bad[user] for row, user in enumerate(users) if user in self.bad}, self.warnings)
+
+
+class CountingEmbedder:
+    """Vectors from the text's length; remembers what it was asked."""
+
+    generation = Generation("test", "1", 2)
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.fail_after = fail_after
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        if self.fail_after is not None and len(self.asked) >= self.fail_after:
+            raise TransientError("away")
+        self.asked += texts
+        return np.asarray([[1.0, len(text)] for text in texts], dtype=np.float32)
+
+
+class World:
+    """One shard and everything an ingest run touches."""
+
+    def __init__(self, folder: str, judge: Judge | None = None) -> None:
+        self.source = MemorySource(1)
+        self.letters = MemoryDeadLetters()
+        self.tables = memory.MemoryTables()
+        self.ledger = memory.MemoryLedger(self.tables)
+        self.standing = memory.MemoryStanding(self.tables)
+        self.vectors = memory.MemoryTextVectors(self.tables)
+        self.sink = memory.MemoryWarehouseSink(self.tables)
+        self.embedder = CountingEmbedder()
+        self.files = ArrowFiles(f"file://{folder}")
+        self.judge = judge or Judge()
+
+    def publish(self, *payloads: bytes | None, at: int = 0) -> None:
+        for payload in payloads:
+            self.source.append(0, None, payload, at)
+
+    def stage(self, ref: BatchRef) -> StageCounts:
+        return stage(ref, self.source, self.letters, self.judge, self.standing, self.ledger, self.files)
+
+    def run(self, limit: int = 1000) -> StageCounts | None:
+        """One live run from claim to commit; None when there was nothing."""
+        ref = claim(self.source, self.ledger, "events", 0, limit)
+        if ref is None:
+            return None
+        counts = self.stage(ref)
+        embed(ref, self.files, self.embedder, self.vectors)
+        upsert(ref, self.files, self.sink)
+        commit(ref, self.ledger, self.source, self.files)
+        return counts
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(str(tmp_path))
+
+
+def payload(message_id: str = "m", **changes: Any) -> bytes:
+    fields = {"user_id": "u", "message_id": message_id, "kind": "view", "occurred_at": "2020-01-01T00:00:00Z"}
+    return json.dumps({**fields, "text": "hello", **changes}).encode()
+
+
+def test_every_message_is_accounted_for(tmp_path: Path) -> None:
+    """delivered = valid + dead letters; repeats within the batch are dropped; warnings are kept."""
+    world = World(str(tmp_path), Judge({"bad": Reason.USER_ID_LENGTH}, ("odd",)))
+    world.publish(payload("1"), payload("1"), payload("2"), payload("3", user_id="bad"), b"{", None)
+    counts = world.run()
+    letters = {"empty_message": 1, "invalid_json": 1, "user_id_length": 1}
+    assert counts == StageCounts(delivered=6, valid=3, dropped=1, dead_letters=letters, warnings=["odd"])
+    found = [(letter.origin, letter.reason, letter.record.value) for letter in world.letters.letters]
+    assert found == [
+        ("events-0-3", Reason.USER_ID_LENGTH, payload("3", user_id="bad")),
+        ("events-0-4", Reason.INVALID_JSON, b"{"),
+        ("events-0-5", Reason.EMPTY_MESSAGE, None),
+    ]
+    assert len(world.tables.events) == 2
+
+
+def test_runs_drain_the_shard_in_batches(world: World) -> None:
+    """Each run takes up to its limit and moves the offset; then there is nothing to do."""
+    world.publish(*(payload(str(number)) for number in range(5)))
+    while world.run(limit=2):
+        pass
+    assert world.source.committed(0) == world.ledger.position("events", 0) == 5
+    assert len(world.tables.events) == 5
+
+
+def test_nothing_moves_before_commit(world: World) -> None:
+    """Staging, embedding and storing any number of times leave the offset where it was; a retry reads the same."""
+    world.publish(payload("1"), payload("2"))
+    ref = claim(world.source, world.ledger, "events", 0, 10)
+    assert ref is not None
+    for _ in range(2):
+        counts = world.stage(ref)
+        embed(ref, world.files, world.embedder, world.vectors)
+        upsert(ref, world.files, world.sink)
+    world.publish(payload("3"))
+    assert world.source.committed(0) is None
+    assert claim(world.source, world.ledger, "events", 0, 10) == ref
+    assert counts.valid == len(world.tables.events) == 2
+    for _ in range(2):
+        commit(ref, world.ledger, world.source, world.files)
+    assert world.source.committed(0) == 2
+
+
+def test_a_crash_between_two_stores_loses_nothing(world: World) -> None:
+    """Staged again after one store has the batch, every event is still in the file for the others."""
+    world.publish(payload("1"), payload("2", text=None, item_id="i"))
+    ref = claim(world.source, world.ledger, "events", 0, 10)
+    assert ref is not None
+    world.stage(ref)
+    before = world.files.read(events_file(ref))
+    embed(ref, world.files, world.embedder, world.vectors)
+    upsert(ref, world.files, world.sink)
+    world.stage(ref)
+    assert world.files.read(events_file(ref)).equals(before)
+
+
+def test_an_older_version_that_comes_late_is_dropped(world: World) -> None:
+    """It is valid, but what stands is newer: no sink ever sees it."""
+    world.publish(payload("1", version=2, text=None, item_id="i"))
+    world.run()
+    world.publish(payload("1", version=1))
+    counts = world.run()
+    assert counts == StageCounts(delivered=1, valid=1, dropped=1)
+    assert world.tables.events["u", "1"]["version"] == 2
+
+
+def test_a_newer_version_says_that_it_replaces(world: World) -> None:
+    """Sinks learn that an older content may have to go, also when the batch is staged again after the warehouse."""
+    world.publish(payload("1"))
+    world.run()
+    world.publish(payload("1", version=1, text=None, item_id="i"))
+    ref = claim(world.source, world.ledger, "events", 0, 10)
+    assert ref is not None
+    for _ in range(2):
+        world.stage(ref)
+        assert world.files.read(events_file(ref))["replaces"].to_pylist() == [True]
+        embed(ref, world.files, world.embedder, world.vectors)
+        upsert(ref, world.files, world.sink)
+
+
+def test_a_text_is_embedded_once_ever(world: World) -> None:
+    """The same text in one batch, in the next and in a retry costs one call."""
+    world.publish(payload("1", text="a"), payload("2", text="a"), payload("3", text="bb"))
+    world.run()
+    world.publish(payload("4", text="a"), payload("5", text="ccc"))
+    world.run()
+    assert sorted(world.embedder.asked) == ["a", "bb", "ccc"]
+
+
+def test_an_interrupted_embedding_keeps_what_it_has(world: World) -> None:
+    """After an outage in the middle, only the missing texts are embedded."""
+    texts = [f"text {number}" for number in range(50)]
+    world.publish(*(payload(text, text=text) for text in texts))
+    ref = claim(world.source, world.ledger, "events", 0, 100)
+    assert ref is not None
+    world.stage(ref)
+    world.embedder.fail_after = 20
+    with pytest.raises(TransientError):
+        embed(ref, world.files, world.embedder, world.vectors)
+    world.embedder.fail_after = None
+    assert embed(ref, world.files, world.embedder, world.vectors)["texts"] == 50
+    assert sorted(world.embedder.asked) == sorted(texts)
+    assert world.files.read(vectors_file(ref)).num_rows == 50
+
+
+def test_a_batch_without_texts_or_events_goes_through(world: World) -> None:
+    """Nothing to embed and nothing valid are ordinary batches."""
+    world.publish(payload("1", text=None, item_id="i"))
+    assert world.run() == StageCounts(delivered=1, valid=1)
+    world.publish(b"no")
+    assert world.run() == StageCounts(delivered=1, dead_letters={"invalid_json": 1})
+    assert world.run() is None
+
+
+def test_a_range_is_ingested_again_without_moving(world: World) -> None:
+    """A repeated span changes nothing and leaves offset and position."""
+    world.publish(payload("1"), at=10)
+    world.publish(payload("2"), at=20)
+    world.run()
+    ref = claim_range(world.source, world.ledger, "events", 0, 15, 99)
+    assert ref == BatchRef("events", 0, 1, 2, BatchMode.RANGE)
+    world.stage(ref)
+    embed(ref, world.files, world.embedder, world.vectors)
+    upsert(ref, world.files, world.sink)
+    commit(ref, world.ledger, world.source, world.files)
+    assert world.source.committed(0) == world.ledger.position("events", 0) == 2
+    assert world.tables.events.keys() == {("u", "1"), ("u", "2")}
+    assert claim_range(world.source, world.ledger, "events", 0, 21, 99) is None
+
+
+def test_a_range_that_is_too_long_is_refused(world: World) -> None:
+    """A run that could not hold its range says how much to ask for."""
+    world.source.offset_at = lambda shard, at: at  # type: ignore[method-assign]
+    with pytest.raises(ConfigurationError, match=str(RANGE_LIMIT)):
+        claim_range(world.source, world.ledger, "events", 0, 0, RANGE_LIMIT + 1)
+
+
+def test_a_task_cleared_after_its_run_says_where_to_begin(world: World) -> None:
+    """The files of a committed batch are gone; the error names the task to clear."""
+    world.publish(payload("1"))
+    world.run()
+    with pytest.raises(StagedBatchMissingError, match="first task"):
+        upsert(BatchRef("events", 0, 0, 1), world.files, world.sink)
+
+
+contents = st.builds(
+    payload,
+    message_id=st.sampled_from("ab"),
+    version=st.integers(0, 2),
+    text=st.sampled_from(["x", "y", None]),
+    item_id=st.sampled_from(["i", "j"]),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(contents, min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(1, 8))
+def test_order_and_batching_do_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, messages: list[bytes], random: Any, limit: int
+) -> None:
+    """Any order of the messages, in batches of any size, leaves the same events."""
+
+    def stored(ordered: list[bytes], size: int) -> dict[tuple[str, str], Any]:
+        world = World(str(tmp_path_factory.mktemp("order")))
+        world.publish(*ordered)
+        while world.run(size):
+            pass
+        return {identity: (row["version"], row["digest"]) for identity, row in world.tables.events.items()}
+
+    shuffled = random.sample(messages, len(messages))
+    assert stored(messages, 8) == stored(shuffled, limit)

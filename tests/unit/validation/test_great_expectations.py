@@ -1,0 +1,77 @@
+"""The suite of value rules: every row's first failure, and warnings on the batch as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from include.domain.batch import Record, events_table
+from include.domain.event import Event
+from include.domain.reasons import Reason
+from include.validation.great_expectations import GreatExpectationsValidator
+
+DAY = 86_400_000
+
+
+@pytest.fixture(scope="module")
+def validator() -> GreatExpectationsValidator:
+    return GreatExpectationsValidator()
+
+
+def event(**changes: Any) -> Event:
+    fields = {"user_id": "u", "message_id": "m", "kind": "view", "occurred_at": 0, "item_id": "i"}
+    return Event(**{**fields, **changes})
+
+
+def table(*events: Event) -> Any:
+    return events_table([(Record(0, offset, 0, None, None), each) for offset, each in enumerate(events)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"user_id": ""}, Reason.USER_ID_LENGTH),
+        ({"user_id": "x" * 129}, Reason.USER_ID_LENGTH),
+        ({"message_id": "x" * 129}, Reason.MESSAGE_ID_LENGTH),
+        ({"kind": ""}, Reason.KIND_LENGTH),
+        ({"occurred_at": DAY + 1}, Reason.OCCURRED_AT_IN_FUTURE),
+        ({"item_id": "x" * 257}, Reason.ITEM_ID_LENGTH),
+        ({"campaign_id": "x" * 257}, Reason.CAMPAIGN_ID_LENGTH),
+        ({"item_id": None}, Reason.NO_TEXT_AND_NO_ITEM),
+        ({"user_id": "", "message_id": "", "item_id": None}, Reason.USER_ID_LENGTH),
+    ],
+)
+def test_a_bad_row_has_its_reason(
+    validator: GreatExpectationsValidator, changes: dict[str, Any], reason: Reason
+) -> None:
+    """Each rule finds its row among good ones; of several, the first in the order of reasons."""
+    assert validator.validate(table(event(), event(**changes), event())).rejected == {1: reason}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"user_id": "\U0001f9e1" * 128, "message_id": "x", "kind": "x" * 128},
+        {"occurred_at": DAY},
+        {"occurred_at": -62135596800000},
+        {"item_id": None, "text": "x"},
+        {"value": -1e308},
+    ],
+)
+def test_the_limits_themselves_are_allowed(validator: GreatExpectationsValidator, changes: dict[str, Any]) -> None:
+    """The longest ids, a day ahead, any past time, a text alone and any finite value are valid."""
+    assert validator.validate(table(event(**changes))).rejected == {}
+
+
+def test_an_ordinary_batch_has_no_warning(validator: GreatExpectationsValidator) -> None:
+    """Distinct messages of known kinds in the past are not odd; nor is an empty batch."""
+    assert validator.validate(table(*(event(message_id=str(n)) for n in range(50)))).warnings == []
+    assert validator.validate(table()) == ({}, [])
+
+
+def test_an_odd_batch_is_warned_about_and_kept(validator: GreatExpectationsValidator) -> None:
+    """Unknown kinds, many repeats and clocks that run ahead reject no row."""
+    verdict = validator.validate(table(*(event(kind="zoomed", occurred_at=1) for _ in range(50))))
+    assert verdict.rejected == {}
+    assert len(verdict.warnings) == 3
