@@ -1,0 +1,131 @@
+"""Real servers for the contract suites: started once a session, and only those that its tests need.
+
+``MILLRACE_TEST_HOME`` names the home of a stack that runs already (with its ``MILLRACE_PORT_*``), for quick
+development. Every test has names of its own (topic, collection, database, user), so no server is ever emptied.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from include.local.config import LocalConfig
+from include.local.credentials import load_or_create
+from include.local.stack import Stack
+from include.settings import KafkaSettings, MilvusSettings, MongoSettings, Neo4jSettings, RedisSettings
+
+
+@dataclass
+class Servers:
+    """The servers of a session; ``wanted`` are those that its tests are known to need, started together."""
+
+    stack: Stack
+    wanted: frozenset[str]
+    managed: bool
+    up: set[str] = field(default_factory=set)
+
+    def environment(self, name: str) -> Mapping[str, str]:
+        """What a client of this server needs to know; starts it if it is not up."""
+        if self.managed and name not in self.up:
+            starting = ({name} | self.wanted) - self.up
+            self.stack.up(starting)
+            self.up |= starting
+        return self.stack.environment()
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    """Every local server, none started yet."""
+    marks = [mark for item in request.session.items for mark in item.iter_markers("servers")]
+    wanted = frozenset(name for mark in marks for name in mark.args)
+    running = os.environ.get("MILLRACE_TEST_HOME")
+    if running:
+        yield Servers(Stack(LocalConfig.from_env(os.environ, Path(running))), wanted, managed=False)
+        return
+    # Not pytest's own folder: PostgreSQL may run as another user, who has to be able to enter.
+    home = Path(tempfile.mkdtemp(prefix="millrace-test-"))
+    stack = Stack(LocalConfig.with_free_ports(home))
+    try:
+        yield Servers(stack, wanted, managed=True)
+    finally:
+        stack.reset()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that no other test has: letters and digits, a letter first."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def kafka_settings(servers: Servers, unique: str) -> KafkaSettings:
+    """Topics and a group of this test's own; the topics are not made yet."""
+    bootstrap = servers.environment("kafka")["MILLRACE_KAFKA_BOOTSTRAP"]
+    return KafkaSettings(bootstrap, topic=unique, dead_letter_topic=f"{unique}.dead-letters", group=unique)
+
+
+@pytest.fixture
+def mongo_settings(servers: Servers, unique: str) -> Iterator[MongoSettings]:
+    """A database of this test's own."""
+    from pymongo import MongoClient
+
+    settings = MongoSettings(servers.environment("mongo")["MILLRACE_MONGO_URI"], database=unique)
+    yield settings
+    with MongoClient[dict[str, object]](settings.uri) as client:
+        client.drop_database(unique)
+
+
+@pytest.fixture
+def milvus_settings(servers: Servers, unique: str) -> Iterator[MilvusSettings]:
+    """Collections of this test's own."""
+    from pymilvus import MilvusClient
+
+    uri = servers.environment("milvus")["MILLRACE_MILVUS_URI"]
+    settings = MilvusSettings(uri, message_collection=f"m_{unique}", profile_collection=f"p_{unique}")
+    yield settings
+    client = MilvusClient(uri, timeout=10)
+    for alias in (settings.message_collection, settings.profile_collection):
+        if client.has_collection(alias, timeout=10):
+            client.drop_alias(alias, timeout=10)
+    for collection in client.list_collections(timeout=10):
+        if unique in collection:
+            client.drop_collection(collection, timeout=10)
+    client.close()
+
+
+@pytest.fixture
+def neo4j_settings(servers: Servers) -> Neo4jSettings:
+    """The one database there is: tests keep apart by the names of their users and items."""
+    environment = servers.environment("neo4j")
+    return Neo4jSettings(environment["MILLRACE_NEO4J_URI"], password=environment["MILLRACE_NEO4J_PASSWORD"])
+
+
+@pytest.fixture
+def warehouse_dsn(servers: Servers, unique: str) -> Iterator[str]:
+    """An empty database of this test's own."""
+    import psycopg2
+
+    dsn = servers.environment("postgres")["MILLRACE_WAREHOUSE_DSN"]
+    admin = load_or_create(servers.stack.config.home).postgres_admin
+    address = servers.stack.config.address("postgres")
+    connection = psycopg2.connect(f"postgresql://admin:{admin}@{address}/postgres")
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {unique} OWNER warehouse")
+        yield f"{dsn.rpartition('/')[0]}/{unique}"
+        cursor.execute(f"DROP DATABASE {unique} WITH (FORCE)")
+    connection.close()
+
+
+@pytest.fixture
+def redis_settings(servers: Servers) -> RedisSettings:
+    """The one database there is: tests keep apart by the names of their generations and users."""
+    return RedisSettings(servers.environment("redis")["MILLRACE_REDIS_URL"])
