@@ -6,12 +6,15 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from include.errors import MillraceError
 from include.local.config import LocalConfig
+from include.local.doctor import report
 from include.local.environment import client_environment, shell_lines
+from include.local.logs import show
 from include.local.stack import Stack
 from include.local.status import table
 
@@ -19,7 +22,7 @@ from include.local.status import table
 def main(arguments: list[str] | None = None) -> int:
     """0 when done, 1 with a message that says what to do, 130 when interrupted; then nothing is left running."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    _on_signals(_stay if options.command in ("down", "reset") else _interrupt)
     try:
         home = Path(options.home).resolve() if options.home else None
         config = LocalConfig.from_env(os.environ, home)
@@ -32,8 +35,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    # SIGINT as well: what a shell without a terminal puts in the background begins with SIGINT ignored.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, handler)
+
+
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    # Once is enough: a second Ctrl-C must not cut the ending short.
+    _on_signals(_stay)
     raise KeyboardInterrupt
+
+
+def _stay(_signum: int, _frame: FrameType | None) -> None:
+    print("ending the servers; this takes at most a minute", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:
@@ -69,6 +84,15 @@ def _reset(config: LocalConfig, options: argparse.Namespace) -> int:
     return 0
 
 
+def _logs(config: LocalConfig, options: argparse.Namespace) -> int:
+    show(config, options.server, options.lines, options.follow)
+    return 0
+
+
+def _doctor(config: LocalConfig, _: argparse.Namespace) -> int:
+    return 0 if report(config, _say) else 1
+
+
 def _lock_jars(_config: LocalConfig, _: argparse.Namespace) -> int:
     from include.local.jars_lock import write_lock
 
@@ -82,6 +106,8 @@ _COMMANDS = {
     "status": _status,
     "env": _env,
     "reset": _reset,
+    "logs": _logs,
+    "doctor": _doctor,
     "lock-jars": _lock_jars,
 }
 
@@ -97,5 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("env", help="export lines for clients")
     reset = commands.add_parser("reset", help="down, then delete the data; downloads stay")
     reset.add_argument("--yes", action="store_true", help="do not ask")
+    logs = commands.add_parser("logs", help="the last lines of the servers' logs")
+    logs.add_argument("server", nargs="?", help="one server; all by default")
+    logs.add_argument("-n", "--lines", type=int, default=20, help="how many (20)")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is written, until Ctrl-C")
+    commands.add_parser("doctor", help="whether this machine can run the servers, and what to do if not")
     commands.add_parser("lock-jars", help="make include/local/jars.lock again")
     return parser

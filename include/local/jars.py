@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,6 +20,11 @@ ROOTS: dict[str, tuple[str, ...]] = {
     "mongo": ("de.bwaldvogel:mongo-java-server-h2-backend:1.47.0", "org.slf4j:slf4j-simple:2.0.17"),
     "neo4j": ("org.neo4j:neo4j:5.26.12",),
 }
+
+NETWORK_HINT = (
+    "The Maven repository must be within reach: check the network and the proxy settings (HTTPS_PROXY), "
+    "or set MILLRACE_MAVEN_REPOSITORY to a mirror."
+)
 
 _THREADS = 16
 _ATTEMPTS = 4
@@ -92,16 +96,14 @@ def fetch(
 
 def _download_all(jars: list[Jar], cache: Path, note: Callable[[str], None], cancelled: threading.Event) -> None:
     note(f"fetching {len(jars)} jars")
-    with ThreadPoolExecutor(_THREADS) as pool:
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="jars")
+    try:
         futures = [pool.submit(_download, jar, cache, cancelled) for jar in jars]
-        try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                note(f"fetching jars, {done} of {len(jars)}")
-        except BaseException:
-            cancelled.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            note(f"fetching jars, {done} of {len(jars)}")
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def repository() -> str:
@@ -109,6 +111,16 @@ def repository() -> str:
     from jgo.constants import MAVEN_CENTRAL_URL
 
     return (os.environ.get("MILLRACE_MAVEN_REPOSITORY") or str(MAVEN_CENTRAL_URL)).rstrip("/")
+
+
+def reachable() -> bool:
+    """Whether the repository answers now."""
+    import requests
+
+    try:
+        return bool(requests.head(f"{repository()}/", timeout=10, allow_redirects=True).status_code < 500)
+    except requests.RequestException:
+        return False
 
 
 def _download(jar: Jar, cache: Path, cancelled: threading.Event) -> None:
@@ -119,13 +131,14 @@ def _download(jar: Jar, cache: Path, cancelled: threading.Event) -> None:
         if cancelled.is_set() or (attempt and cancelled.wait(attempt * 0.5)):
             return
         try:
-            return _download_once(jar, cache, cancelled)
+            _download_once(jar, cache, cancelled)
         except requests.RequestException as exc:
             failure = exc
+        else:
+            return
     raise TransientError(
         f"{jar.artifact} {jar.version} cannot be downloaded from the Maven repository ({type(failure).__name__}). "
-        "Check the network and the proxy settings (HTTPS_PROXY), or set MILLRACE_MAVEN_REPOSITORY to a mirror. "
-        f"What is already in {cache} is kept."
+        f"{NETWORK_HINT} What is already in {cache} is kept."
     ) from failure
 
 
@@ -152,12 +165,3 @@ def _download_once(jar: Jar, cache: Path, cancelled: threading.Event) -> None:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def disk_needed(cache: Path) -> int:
-    """Bytes that the downloads still missing will take, roughly."""
-    return 0 if cache.is_dir() and any(cache.iterdir()) else 250_000_000
-
-
-def clear(cache: Path) -> None:
-    shutil.rmtree(cache, ignore_errors=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from include.local.launch import session_members, start_mark
 
 SUPERVISOR = "supervisord"
+#: Ends the name of a process that prepares a server and then ends by itself.
+TOOL = ".tool"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ def leftovers(run: Path) -> set[int]:
         if _session(record.pid) == record.sid:
             found.update(session_members(record.sid))
     return found - {os.getpid()}
+
+
+def end_tools(run: Path) -> None:
+    """End what still prepares a server for an ``up`` that was killed: the next one prepares it again."""
+    for record in read_all(run):
+        if record.name.endswith(TOOL):
+            kill(set(record.members()))
+            wait_gone(record, 5)
 
 
 def signal_process(record: Record, signum: int) -> None:

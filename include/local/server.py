@@ -29,7 +29,7 @@ class ServerError(PermanentError):
     """A local server did not come up. The message names its log and ends with the log's last lines."""
 
 
-class Cancelled(MillraceError):
+class CancelledError(MillraceError):
     """Another server failed, or the user interrupted: what was under way has been given up."""
 
 
@@ -77,7 +77,7 @@ class Context:
         """
         log = self.config.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        spec = write_spec(self.config, f"{name}.tool", launch, clears_orphans=False)
+        spec = write_spec(self.config, name + records.TOOL, launch)
         with log.open("ab") as output:
             # The tool's own group: Ctrl-C reaches us alone, and we end the tool.
             process = subprocess.Popen(
@@ -90,7 +90,7 @@ class Context:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if self.cancelled.is_set():
-            raise Cancelled(name)
+            raise CancelledError(name)
         if status != 0:
             raise ServerError(f"preparing {name} failed with exit code {status}. {log_hint(log)}")
 
@@ -113,29 +113,54 @@ class Server:
     settle_seconds: int = 3
     stop: Stop = field(default_factory=Stop)
 
+    def write_spec(self, context: Context) -> Path:
+        """Write what the supervisor is to start."""
+        launch, settings = self.launch(context), self.settings(context)
+        return write_spec(context.config, self.name, launch, clears_orphans=True, settings=settings)
 
-def write_spec(config: LocalConfig, name: str, launch: Launch, *, clears_orphans: bool) -> Path:
-    """Write what ``launch.py`` reads to become this process. Only its owner can read it: it carries secrets."""
+    def settings(self, context: Context) -> dict[str, object]:
+        """All that makes this server another one for its clients or its memory, as JSON gives it back."""
+        config, launch = context.config, self.launch(context)
+        return {
+            "argv": list(launch.argv),
+            "environment": dict(launch.environment),
+            "ports": {name: config.ports[name] for name in self.ports},
+            "heap": config.heaps.get(self.name),
+        }
+
+    def differs(self, context: Context) -> bool:
+        """Whether it was last started with other settings than those of now."""
+        path = spec_path(context.config, self.name)
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("settings") != self.settings(context))
+
+
+def write_spec(
+    config: LocalConfig, name: str, launch: Launch, *, clears_orphans: bool = False, settings: object = None
+) -> Path:
+    """Write what ``launch.py`` reads to become this process. Only its owner can read it: it carries secrets.
+
+    ``settings`` is kept with it, for ``Server.differs``.
+    """
     (config.run / "records").mkdir(parents=True, exist_ok=True)
-    path = config.run / "specs" / f"{name}.json"
-    write_private(path, json.dumps(spec(config, name, launch, clears_orphans=clears_orphans), indent=1))
-    return path
-
-
-def spec(config: LocalConfig, name: str, launch: Launch, *, clears_orphans: bool) -> dict[str, object]:
-    """The content of a spec file: equal for two starts exactly when the server would be the same."""
-    inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
     account = launch.account
-    return {
+    inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+    content = {
         "name": name,
-        "argv": list(launch.argv),
+        "argv": launch.argv,
         "folder": str(launch.folder),
         "environment": {**inherited, "NO_PROXY": "127.0.0.1,localhost", **launch.environment},
-        "own_environment": dict(launch.environment),
         "account": {"name": account.name, "uid": account.uid, "gid": account.gid} if account else None,
         "record": str(records.path(config.run, name)),
         "clears_orphans": clears_orphans,
+        "settings": settings,
     }
+    path = spec_path(config, name)
+    write_private(path, json.dumps(content, indent=1))
+    return path
+
+
+def spec_path(config: LocalConfig, name: str) -> Path:
+    return config.run / "specs" / f"{name}.json"
 
 
 def launcher(spec_path: Path) -> list[str]:

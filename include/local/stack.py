@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from include.local.checks import check_machine
 from include.local.config import LocalConfig
 from include.local.credentials import load_or_create
 from include.local.environment import client_environment
-from include.local.server import Context, Server, spec
+from include.local.server import Context, Server
 from include.local.servers import SERVERS, choose, postgres
 from include.local.start import Starter
 from include.local.status import ServerStatus, server_statuses
@@ -50,6 +49,7 @@ class Stack:
             if not supervisor.alive and (left := records.leftovers(self.config.run)):
                 self.say(f"ending {len(left)} processes that a killed supervisor left")
                 self._end_everything()
+            records.end_tools(self.config.run)
             before = {name for name, state in supervisor.states().items() if state.up}
             context = Context(self.config, load_or_create(self.config.home))
             self._refuse_changes(context, [server for server in servers if server.name in before])
@@ -106,15 +106,12 @@ class Stack:
         stopper.end_all()
 
     def _refuse_changes(self, context: Context, running: list[Server]) -> None:
-        for server in running:
-            wanted = spec(self.config, server.name, server.launch(context), clears_orphans=True)
-            path = self.config.run / "specs" / f"{server.name}.json"
-            now = json.loads(path.read_text(encoding="utf-8"))
-            if any(wanted[key] != now.get(key) for key in ("argv", "folder", "own_environment", "account")):
-                raise ConfigurationError(
-                    f"{server.name} runs with other settings than those given now. "
-                    "Stop it first: python -m include.local down"
-                )
+        changed = [server.name for server in running if server.differs(context)]
+        if changed:
+            raise ConfigurationError(
+                f"{', '.join(changed)} runs with other settings than those given now. "
+                "Stop it first: python -m include.local down"
+            )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

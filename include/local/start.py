@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from include.local.config import LOOPBACK
-from include.local.server import Cancelled, Context, Server, ServerError, log_hint, write_spec
+from include.local.server import CancelledError, Context, Server, ServerError, log_hint
 from include.local.supervise import Supervisor
 
 #: As many starts again, while its first answer is waited for, mean that a server will not come up.
@@ -50,7 +50,7 @@ class Starter:
             if errors:
                 self._context.cancelled.set()
                 wait(waiting)
-                raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
+                raise next((error for error in errors if not isinstance(error, CancelledError)), errors[0])
             if waiting and time.monotonic() >= next_report:
                 self._report(time.monotonic() - began)
                 next_report += _REPORT_SECONDS
@@ -68,8 +68,7 @@ class Starter:
             self._note(server, "preparing")
             server.prepare(context)
             self._give_up_if_cancelled(server)
-            launch = server.launch(context)
-            write_spec(context.config, server.name, launch, clears_orphans=True)
+            server.write_spec(context)
             self._supervisor.start_server(server.name)
         self._note(server, "starting")
         self._wait_for_answer(server, context)
@@ -125,7 +124,7 @@ class Starter:
 
     def _give_up_if_cancelled(self, server: Server) -> None:
         if self._context.cancelled.is_set():
-            raise Cancelled(server.name)
+            raise CancelledError(server.name)
 
     def _note(self, server: Server, doing: str) -> None:
         self._activity[server.name] = doing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -60,10 +61,8 @@ def family(context: Context, server: Server, pid: int) -> set[int]:
     record = records.read(context.config.run, server.name)
     if record is not None:
         found.update(record.members())
-    try:
+    with contextlib.suppress(psutil.Error):
         found.update(child.pid for child in psutil.Process(pid).children(recursive=True))
-    except psutil.Error:
-        pass
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import time
 import xmlrpc.client
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from itertools import groupby
 from include.local import records
 from include.local.config import LocalConfig
 from include.local.server import Server
-from include.local.supervise import Supervisor
+from include.local.supervise import Supervisor, SupervisorSilentError
 
 _OVER = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
@@ -33,7 +32,7 @@ class Stopper:
             self._say(f"stopping {', '.join(server.name for server in running)}")
             try:
                 self._ask_supervisor(running)
-            except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            except (SupervisorSilentError, xmlrpc.client.Error):
                 self._ask_directly(running)
 
     def end_all(self) -> None:
@@ -52,7 +51,7 @@ class Stopper:
 
     def _ask_supervisor(self, servers: list[Server]) -> None:
         if not self._supervisor.alive:
-            raise ConnectionError("no supervisor")
+            return self._ask_directly(servers)
         waiting = {server.name: server for server in servers}
         for name in waiting:
             self._supervisor.stop_server(name)
@@ -61,8 +60,7 @@ class Stopper:
             states = self._supervisor.states()
             waiting = {name: s for name, s in waiting.items() if name in states and states[name].state not in _OVER}
             time.sleep(0.1)
-        if waiting:
-            self._ask_directly(list(waiting.values()))
+        return self._ask_directly(list(waiting.values()))
 
     def _ask_directly(self, servers: list[Server]) -> None:
         found = [(server, records.read(self._config.run, server.name)) for server in servers]

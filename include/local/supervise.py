@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from include.local import records
 from include.local.config import LocalConfig
 from include.local.credentials import write_private
-from include.local.server import Launch, Server, ServerError, launcher, log_hint, write_spec
+from include.local.server import Launch, Server, ServerError, launcher, log_hint, spec_path, write_spec
 
 #: A path of a socket has room for about 100 bytes on every system.
 _LONGEST_SOCKET = 90
@@ -41,6 +42,10 @@ class ProgramState:
     @property
     def up(self) -> bool:
         return self.state in ("RUNNING", "STARTING", "BACKOFF")
+
+
+class SupervisorSilentError(ServerError):
+    """The supervisor does not answer on its socket."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -64,7 +69,7 @@ class _Transport(xmlrpc.client.Transport):
 
 
 class Supervisor:
-    """One supervisord for one home. Methods that ask it raise ``OSError`` when it does not answer."""
+    """One supervisord for one home. Methods that ask it raise ``SupervisorSilentError`` when it does not answer."""
 
     def __init__(self, config: LocalConfig) -> None:
         self._config = config
@@ -82,7 +87,7 @@ class Supervisor:
         """Start it with nothing running yet. Returns once it answers; ``ServerError`` when it does not."""
         write_private(self._file, self._configuration(servers))
         argv = (sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._file))
-        spec = write_spec(self._config, records.SUPERVISOR, Launch(argv, self._config.run), clears_orphans=False)
+        spec = write_spec(self._config, records.SUPERVISOR, Launch(argv, self._config.run))
         log = self._config.log(records.SUPERVISOR)
         with log.open("ab") as output:
             # A session of its own: Ctrl-C in the terminal does not reach it, and the session names what is ours.
@@ -118,8 +123,12 @@ class Supervisor:
         record = self.record
         if record is None or not record.alive:
             return
-        with contextlib.suppress(OSError, xmlrpc.client.Error), self._rpc() as rpc:
-            rpc.supervisor.shutdown()
+        try:
+            with self._rpc() as rpc:
+                rpc.supervisor.shutdown()
+        except (SupervisorSilentError, xmlrpc.client.Error):
+            # It does not listen yet, or no longer.
+            records.signal_process(record, signal.SIGTERM)
         if not records.wait_gone(record, seconds):
             records.kill({record.pid})
             records.wait_gone(record, 5)
@@ -131,14 +140,20 @@ class Supervisor:
         try:
             with self._rpc() as rpc:
                 rpc.supervisor.getState()
-        except (OSError, http.client.HTTPException):
+        except SupervisorSilentError:
             return False
         return True
 
     @contextlib.contextmanager
     def _rpc(self) -> Iterator[xmlrpc.client.ServerProxy]:
         with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(self._socket)) as proxy:
-            yield proxy
+            try:
+                yield proxy
+            except (OSError, http.client.HTTPException) as exc:
+                raise SupervisorSilentError(
+                    f"the supervisor of {self._config.home} does not answer ({type(exc).__name__}). "
+                    "End it and its servers with: python -m include.local down"
+                ) from exc
 
     @property
     def _file(self) -> Path:
@@ -174,7 +189,7 @@ class Supervisor:
         return "\n".join(_section(title, values) for title, values in {**head, **programs}.items())
 
     def _program(self, server: Server, priority: int) -> dict[str, object]:
-        spec = self._config.run / "specs" / f"{server.name}.json"
+        spec = spec_path(self._config, server.name)
         return {
             "command": shlex.join(launcher(spec)),
             "priority": priority,

@@ -17,22 +17,15 @@ _WIRE_VERSION = 17
 def _version() -> Any:
     import jpype
 
-    class Version:
-        """The names of its methods are Java's."""
-
-        def getVersionArray(self) -> Any:
-            numbers = jpype.JClass("java.util.ArrayList")()
-            for number in (*_VERSION, 0):
-                numbers.add(jpype.JClass("java.lang.Integer")(number))
-            return numbers
-
-        def toVersionString(self) -> str:
-            return ".".join(str(number) for number in _VERSION)
-
-        def getWireVersion(self) -> int:
-            return _WIRE_VERSION
-
-    return jpype.JProxy("de.bwaldvogel.mongo.MongoVersion", inst=Version())
+    numbers = jpype.JClass("java.util.ArrayList")()
+    for number in (*_VERSION, 0):
+        numbers.add(jpype.JClass("java.lang.Integer")(number))
+    methods = {
+        "getVersionArray": lambda: numbers,
+        "toVersionString": lambda: ".".join(str(number) for number in _VERSION),
+        "getWireVersion": lambda: _WIRE_VERSION,
+    }
+    return jpype.JProxy("de.bwaldvogel.mongo.MongoVersion", dict=methods)
 
 
 def _open_store(settings: Settings) -> Any:

@@ -74,9 +74,9 @@ def _java(context: Context, *arguments: str) -> Launch:
 
 
 def _format(context: Context) -> Launch:
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # The same for one home every time: a format that was cut short can be done again.
+    cluster = urlsafe_b64encode(uuid.uuid5(uuid.NAMESPACE_URL, context.config.home.as_uri()).bytes).decode().rstrip("=")
     properties = str(context.config.run / "kafka.properties")
-    # A format cut short leaves no meta.properties, or a whole one: doing it again is safe.
     return _java(
         context, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", f"A{cluster[1:]}", "-c", properties
     )

@@ -19,7 +19,9 @@ def _prepare(context: Context) -> None:
         "requirepass": context.secrets.redis,
         "daemonize": "no",
         "databases": 4,
-        "save": "60 1",
+        # What was written outlives a kill: a list lost here would be missing until its user is due again.
+        "appendonly": "yes",
+        "save": '""',
         # Lists have a time to live, names do not: under pressure the lists nearest their end go first.
         "maxmemory": "512mb",
         "maxmemory-policy": "volatile-ttl",
