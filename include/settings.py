@@ -28,6 +28,24 @@ class KafkaSettings:
     group: str = "millrace"
     options: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, object]) -> KafkaSettings:
+        """From librdkafka properties, as Airflow's Kafka connection has them in its extra.
+
+        ``group.id``, ``topic`` and ``dead_letter_topic`` may stand there too; every other property is an option.
+        """
+        values = {name: str(value) for name, value in properties.items()}
+        bootstrap = values.pop("bootstrap.servers", "")
+        if not bootstrap:
+            raise ConfigurationError('connection kafka_default: its extra needs {"bootstrap.servers": "host:port"}')
+        return cls(
+            bootstrap=bootstrap,
+            topic=values.pop("topic", cls.topic),
+            dead_letter_topic=values.pop("dead_letter_topic", cls.dead_letter_topic),
+            group=values.pop("group.id", cls.group),
+            options=values,
+        )
+
 
 @dataclass(frozen=True)
 class MongoSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -30,14 +31,33 @@ _MODULES = (
     "redis",
     "great_expectations",
     "include.bootstrap",
+    "include.embedders.openai",
+    "include.pipeline.aggregate",
+    "include.pipeline.commit",
+    "include.pipeline.embed",
+    "include.pipeline.precompute",
+    "include.pipeline.stage",
+    "include.pipeline.upsert",
+    "include.sinks.milvus",
+    "include.sinks.mongo",
+    "include.sinks.neo4j",
+    "include.sinks.warehouse",
+    "include.sources.kafka",
+    "include.stores.files",
+    "include.stores.redis",
+    "include.stores.warehouse.warehouse",
+    "include.validation.great_expectations",
 )
 
 
 @hookimpl
 def on_starting(component: Any) -> None:
     """Called by every long-lived component as it starts; only the scheduler forks tasks."""
-    if getattr(component, "job_type", None) != "SchedulerJob":
+    # The component does not know yet what it is: Airflow calls this first.
+    if "scheduler" not in sys.argv:
         return
+    # It logs every method that it documents.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     for name in _MODULES:
         try:
             importlib.import_module(name)

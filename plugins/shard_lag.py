@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from include.settings import KafkaSettings
+
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 30.0
@@ -121,9 +123,8 @@ class LagWatch:
         return True
 
 
-async def _kafka_settings(conn_id: str) -> Any:
+async def _kafka_settings(conn_id: str) -> KafkaSettings:
     from airflow.sdk import Connection
 
-    from dag_factories.connections import kafka_settings
-
-    return kafka_settings(await Connection.async_get(conn_id))
+    connection = await Connection.async_get(conn_id)
+    return KafkaSettings.from_properties(connection.extra_dejson)

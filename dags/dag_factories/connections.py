@@ -32,27 +32,11 @@ EMBED = "embed_default"
 
 #: Read with the prefix millrace_ from Airflow's variables; without one, the default of PipelineSettings holds.
 _VARIABLES = ("batch_size", "as_of", "list_ttl_minutes", "active_days", "users_per_chunk")
-#: Keys of the Kafka connection's extra that are ours; every other is a librdkafka property.
-_KAFKA_OURS = frozenset({"topic", "dead_letter_topic", "group.id", "bootstrap.servers"})
-
-
-def kafka_settings(connection: Connection) -> KafkaSettings:
-    """Everything in ``extra``, as Airflow's Kafka provider has it; topic and dead_letter_topic may stand there too."""
-    extra = connection.extra_dejson
-    if not extra.get("bootstrap.servers"):
-        raise ConfigurationError(f'connection {KAFKA}: its extra needs {{"bootstrap.servers": "host:port"}}')
-    default = KafkaSettings(extra["bootstrap.servers"])
-    return KafkaSettings(
-        bootstrap=extra["bootstrap.servers"],
-        topic=extra.get("topic", default.topic),
-        dead_letter_topic=extra.get("dead_letter_topic", default.dead_letter_topic),
-        group=extra.get("group.id", default.group),
-        options={name: str(value) for name, value in extra.items() if name not in _KAFKA_OURS},
-    )
 
 
 def kafka() -> KafkaSettings:
-    return kafka_settings(Connection.get(KAFKA))
+    """Everything in ``extra``, as Airflow's Kafka provider has it; topic and dead_letter_topic may stand there too."""
+    return KafkaSettings.from_properties(Connection.get(KAFKA).extra_dejson)
 
 
 def mongo() -> MongoSettings:

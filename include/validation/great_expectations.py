@@ -6,6 +6,7 @@ A row that fails a rule of ``_ROW_RULES`` becomes a dead letter with that rule's
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class GreatExpectationsValidator:
     def __init__(self) -> None:
         # Set before the import: the library reports usage from its first call on.
         os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+        logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it logs every method that it documents
         import great_expectations as gx
 
         context: Any = gx.get_context(mode="ephemeral")
