@@ -52,14 +52,15 @@ _PERMANENT = frozenset(
 _GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
-def properties(settings: KafkaSettings, fixed: Properties) -> Properties:
-    """librdkafka properties: ours, then the settings' options, then ``fixed``, which correctness needs."""
+def properties(settings: KafkaSettings, ours: Properties, fixed: Properties) -> Properties:
+    """librdkafka properties: our defaults, over them the settings' options, over them what correctness needs."""
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "millrace",
         "socket.timeout.ms": REQUEST_S * 1000,
         "reconnect.backoff.max.ms": 1_000,
         "log.connection.close": False,
+        **ours,
         **settings.options,
         **fixed,
     }
@@ -70,6 +71,13 @@ def consumer(settings: KafkaSettings) -> Consumer:
 
     The caller closes it.
     """
+    ours: Properties = {
+        # Also how long a commit waits for a coordinator.
+        "session.timeout.ms": REQUEST_S * 1000,
+        "queued.max.messages.kbytes": 32_768,
+        # A fetch that waits at the end of one partition holds up the next stretch that is read.
+        "fetch.wait.max.ms": 100,
+    }
     fixed: Properties = {
         "group.id": settings.group,
         "enable.auto.commit": False,
@@ -79,14 +87,9 @@ def consumer(settings: KafkaSettings) -> Consumer:
         # The only sign that a stretch ends in offsets that hold no message (transaction marks, compacted ones).
         "enable.partition.eof": True,
         "check.crcs": True,
-        # Also how long a commit waits for a coordinator.
-        "session.timeout.ms": REQUEST_S * 1000,
-        "queued.max.messages.kbytes": 32_768,
-        # A fetch that waits at the end of one partition holds up the next stretch that is read.
-        "fetch.wait.max.ms": 100,
     }
     with translated():
-        return Consumer(properties(settings, fixed), logger=log)
+        return Consumer(properties(settings, ours, fixed), logger=log)
 
 
 @contextmanager

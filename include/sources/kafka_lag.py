@@ -30,7 +30,7 @@ class LagReader:
     def __init__(self, settings: KafkaSettings) -> None:
         self._group = settings.group
         with translated():
-            self._admin = AdminClient(properties(settings, {}), logger=log)
+            self._admin = AdminClient(properties(settings, {}, {}), logger=log)
 
     async def snapshot(self, topic: str, shards: Iterable[int]) -> Mapping[int, PartitionLag]:
         """The lag of each shard, in three requests at once, whatever the number of shards."""

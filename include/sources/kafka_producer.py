@@ -24,9 +24,7 @@ class AckedProducer:
     again by another producer is there twice. Nothing is certain before ``flush`` has returned."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        fixed: Properties = {
-            "enable.idempotence": True,
-            "acks": "all",
+        ours: Properties = {
             "compression.type": "zstd",
             "delivery.timeout.ms": DELIVERY_S * 1000,
             "linger.ms": 20,
@@ -37,7 +35,9 @@ class AckedProducer:
             "message.max.bytes": 64 * 2**20,
         }
         with translated():
-            self._producer = Producer(properties(settings, fixed), logger=log)
+            self._producer = Producer(
+                properties(settings, ours, {"enable.idempotence": True, "acks": "all"}), logger=log
+            )
         self._sent = self._delivered = self._failed = 0
         self._failure: KafkaError | None = None
 

@@ -20,7 +20,7 @@ def ensure_topics(settings: KafkaSettings, shards: int) -> None:
     another. May run again, and beside itself.
     """
     with translated():
-        admin = AdminClient(properties(settings, {}), logger=log)
+        admin = AdminClient(properties(settings, {}, {}), logger=log)
     _create(admin, NewTopic(settings.topic, num_partitions=shards))
     bytes_allowed = {"max.message.bytes": str(_DEAD_LETTER_BYTES)}
     _create(admin, NewTopic(settings.dead_letter_topic, num_partitions=shards, config=bytes_allowed))

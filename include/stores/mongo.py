@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,8 @@ from include.settings import MongoSettings
 
 type Document = dict[str, Any]
 
-#: The longest that one call may take, the driver's own retries included.
-CALL_TIMEOUT_S = 30
+#: Unless the address says otherwise. ``timeoutMS`` bounds one call, the retries of the driver included.
+_OPTIONS: Mapping[str, Any] = {"appName": "millrace", "timeoutMS": 30_000, "connectTimeoutMS": 5_000}
 
 DUPLICATE_KEY = 11000
 #: Answers that no retry will change: bad value, unauthorized, authentication failed, failed to parse, type mismatch,
@@ -39,14 +39,9 @@ _FIELDS = ("_id", *_COLUMNS[1:])
 
 def events_collection(settings: MongoSettings) -> Collection[Document]:
     """The collection of events. Connects on first use; whoever asked for it closes ``.database.client``."""
-    client: MongoClient[Document] = MongoClient(
-        settings.uri,
-        appname="millrace",
-        timeoutMS=CALL_TIMEOUT_S * 1000,
-        serverSelectionTimeoutMS=10_000,
-        connectTimeoutMS=5_000,
-        tz_aware=True,
-    )
+    given = settings.uri.lower()
+    options = {name: value for name, value in _OPTIONS.items() if f"{name.lower()}=" not in given}
+    client: MongoClient[Document] = MongoClient(settings.uri, **options)
     return client.get_database(settings.database).get_collection(
         settings.collection, write_concern=WriteConcern("majority")
     )

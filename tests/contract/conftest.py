@@ -62,6 +62,10 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 @pytest.fixture
 def unique() -> str:
     """A name that no other test has: letters and digits, a letter first."""
+    return _unique()
+
+
+def _unique() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
 
 
@@ -86,17 +90,27 @@ def mongo_settings(servers: Servers, unique: str) -> Iterator[MongoSettings]:
 @pytest.fixture
 def milvus_settings(servers: Servers, unique: str) -> Iterator[MilvusSettings]:
     """Collections of this test's own."""
+    yield from _milvus(servers, unique)
+
+
+@pytest.fixture(scope="session")
+def shared_milvus_settings(servers: Servers) -> Iterator[MilvusSettings]:
+    """Collections of this session (each takes seconds to load): tests keep apart by the names of their users."""
+    yield from _milvus(servers, _unique())
+
+
+def _milvus(servers: Servers, name: str) -> Iterator[MilvusSettings]:
     from pymilvus import MilvusClient
 
     uri = servers.environment("milvus")["MILLRACE_MILVUS_URI"]
-    settings = MilvusSettings(uri, message_collection=f"m_{unique}", profile_collection=f"p_{unique}")
+    settings = MilvusSettings(uri, message_collection=f"m_{name}", profile_collection=f"p_{name}")
     yield settings
     client = MilvusClient(uri, timeout=10)
     for alias in (settings.message_collection, settings.profile_collection):
         if client.has_collection(alias, timeout=10):
             client.drop_alias(alias, timeout=10)
     for collection in client.list_collections(timeout=10):
-        if unique in collection:
+        if name in collection:
             client.drop_collection(collection, timeout=10)
     client.close()
 

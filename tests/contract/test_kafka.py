@@ -1,0 +1,143 @@
+"""What only a real Kafka can show: topics, transactions, acknowledgements, lag."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+
+from include.errors import ConfigurationError, OffsetsGoneError, PermanentError
+from include.settings import KafkaSettings
+from include.sources.kafka import KafkaSource
+from include.sources.kafka_lag import LagReader, PartitionLag
+from include.sources.kafka_producer import Publisher
+from include.sources.kafka_topics import ensure_topics
+
+pytestmark = pytest.mark.servers("kafka")
+
+SHARDS = 3
+
+
+@pytest.fixture
+def settings(kafka_settings: KafkaSettings) -> KafkaSettings:
+    """The topics are there."""
+    ensure_topics(kafka_settings, SHARDS)
+    return kafka_settings
+
+
+@pytest.fixture
+def source(settings: KafkaSettings) -> Iterator[KafkaSource]:
+    """A source on the topic."""
+    with closing(KafkaSource(settings)) as source:
+        yield source
+
+
+def _publish(settings: KafkaSettings, shard: int, count: int) -> None:
+    with closing(Publisher(settings)) as publisher:
+        for number in range(count):
+            publisher.send(shard, b"u", b"%d" % number)
+        publisher.flush()
+
+
+def _read(source: KafkaSource, start: int, end: int) -> list[tuple[int, bytes | None]]:
+    return [(record.offset, record.value) for chunk in source.read(0, start, end) for record in chunk]
+
+
+def _transaction(settings: KafkaSettings, *values: bytes, commits: bool) -> None:
+    producer = Producer({"bootstrap.servers": settings.bootstrap, "transactional.id": settings.topic})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(settings.topic, value, partition=0)
+    producer.flush(10)
+    if commits:
+        producer.commit_transaction(10)
+    else:
+        producer.abort_transaction(10)
+    producer.close()
+
+
+def test_topics_are_made_once_and_checked(settings: KafkaSettings, source: KafkaSource) -> None:
+    """To make them again is nothing; another number of partitions would move users, and is refused."""
+    ensure_topics(settings, SHARDS)
+    assert [source.offsets(shard) for shard in range(SHARDS)] == [(0, 0)] * SHARDS
+    with pytest.raises(ConfigurationError, match=f"{SHARDS} partitions, but shards is 5"):
+        ensure_topics(settings, 5)
+
+
+def test_a_stretch_may_end_in_offsets_without_a_message(settings: KafkaSettings, source: KafkaSource) -> None:
+    """Marks of transactions, and what was aborted, take offsets and are no messages: a reading ends all the same."""
+    _transaction(settings, b"a", b"b", commits=True)  # 0, 1, and the mark at 2
+    _transaction(settings, b"never", commits=False)  # 3, and the mark at 4
+    assert source.offsets(0) == (0, 5)
+    assert _read(source, 0, 5) == [(0, b"a"), (1, b"b")]
+    assert _read(source, 0, 3) == [(0, b"a"), (1, b"b")]
+    assert _read(source, 2, 3) == []
+    assert _read(source, 3, 5) == []
+    _publish(settings, 0, 1)
+    assert _read(source, 1, 4) == [(1, b"b")]
+    assert _read(source, 2, 6) == [(5, b"0")]
+
+
+def test_offsets_that_go_while_they_are_read_are_an_error(settings: KafkaSettings, source: KafkaSource) -> None:
+    """Retention between the look and the reading must not look like an empty stretch."""
+    from confluent_kafka.admin import AdminClient
+
+    _publish(settings, 0, 10)
+    reading = source.read(0, 0, 10)
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    for future in admin.delete_records([TopicPartition(settings.topic, 0, 8)]).values():
+        future.result(timeout=10)
+    with pytest.raises(OffsetsGoneError):
+        list(reading)
+
+
+def test_what_a_flush_returns_from_is_there(settings: KafkaSettings, source: KafkaSource) -> None:
+    """More messages than the queue holds, each for the partition that was asked for, all acknowledged."""
+    small = replace(settings, options={"queue.buffering.max.messages": "100"})
+    with closing(Publisher(small)) as publisher:
+        for number in range(3_000):
+            publisher.send(number % SHARDS, None, b"%d" % number)
+        publisher.flush()
+    assert [source.offsets(shard).high for shard in range(SHARDS)] == [1_000] * SHARDS
+    assert [value for _, value in _read(source, 0, 1_000)] == [b"%d" % number for number in range(0, 3_000, SHARDS)]
+
+
+def test_a_partition_that_is_not_there_is_permanent(settings: KafkaSettings) -> None:
+    """No retry will make it."""
+    with pytest.raises(PermanentError):
+        _publish(settings, 99, 1)
+
+
+def test_a_message_that_the_broker_refuses_is_permanent(settings: KafkaSettings) -> None:
+    """Too long is too long at every try, and the messages beside it are not blamed for it."""
+    with closing(Publisher(settings)) as publisher:
+        publisher.send(0, b"u", os.urandom(2_000_000))
+        with pytest.raises(PermanentError, match="1 of 1"):
+            publisher.flush()
+        publisher.send(0, b"u", b"short")
+        publisher.flush()
+
+
+def test_the_lag_of_all_shards_is_one_snapshot(settings: KafkaSettings, source: KafkaSource) -> None:
+    """What the group has, and what the topic holds; None before the first commit."""
+    _publish(settings, 0, 7)
+    _publish(settings, 2, 2)
+    source.commit(0, 4)
+    snapshot = asyncio.run(LagReader(settings).snapshot(settings.topic, range(SHARDS)))
+    assert snapshot == {0: PartitionLag(4, 0, 7), 1: PartitionLag(None, 0, 0), 2: PartitionLag(None, 0, 2)}
+
+
+def test_two_sources_commit_without_fencing_each_other(settings: KafkaSettings, source: KafkaSource) -> None:
+    """Nobody joins the group: no rebalance, and whoever is ahead stays ahead."""
+    with closing(KafkaSource(settings)) as other:
+        _publish(settings, 0, 10)
+        assert len(_read(other, 0, 10)) == len(_read(source, 0, 10)) == 10
+        other.commit(0, 10)
+        source.commit(0, 6)
+        assert source.committed(0) == other.committed(0) == 10

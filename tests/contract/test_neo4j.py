@@ -1,0 +1,60 @@
+"""What the Neo4j sink leaves beside the relationships that every suite looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from include.domain.event import Event
+from include.settings import Neo4jSettings
+from include.sinks.neo4j import Neo4jSink
+from tests.contract.batches import batch_of
+from tests.contract.probes import Neo4jProbe
+
+pytestmark = pytest.mark.servers("neo4j")
+
+
+@pytest.fixture
+def probe(neo4j_settings: Neo4jSettings, unique: str) -> Iterator[Neo4jProbe]:
+    """What users of this test have."""
+    with closing(Neo4jProbe(neo4j_settings, unique)) as probe:
+        yield probe
+
+
+def test_a_relationship_has_kind_and_weight_and_its_item_a_campaign(
+    neo4j_settings: Neo4jSettings, probe: Neo4jProbe, unique: str
+) -> None:
+    """An item without a campaign is in none."""
+    events = [
+        Event(f"{unique}u", "1", "click", 0, item_id=f"{unique}a", campaign_id=f"{unique}c"),
+        Event(f"{unique}u", "2", "return", 0, item_id=f"{unique}b"),
+    ]
+    with closing(Neo4jSink(neo4j_settings)) as sink:
+        sink.upsert(batch_of(events))
+    assert probe.details() == {
+        events[0].event_id: ("click", 0.4, f"{unique}c"),
+        events[1].event_id: ("return", 0.0, None),
+    }
+
+
+def test_shards_may_write_side_by_side(neo4j_settings: Neo4jSettings, probe: Neo4jProbe, unique: str) -> None:
+    """Shards share items and campaigns, and a run may overlap with its own repetition: nothing is lost or doubled."""
+    shards = [
+        [
+            Event(
+                f"{unique}u{shard}-{n % 50}", f"{n}", "view", n, item_id=f"{unique}i{n % 20}", campaign_id=f"{unique}c"
+            )
+            for n in range(1_000)
+        ]
+        for shard in range(3)
+    ]
+    sinks = [Neo4jSink(neo4j_settings) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        stored = pool.map(lambda sink, events: sink.upsert(batch_of(events)), sinks, [*shards, *shards])
+        assert list(stored) == [1_000] * 6
+    for sink in sinks:
+        sink.close()
+    assert probe.found().keys() == {event.event_id for events in shards for event in events}

@@ -1,0 +1,174 @@
+"""The Source port, in memory and on Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Protocol
+
+import pytest
+
+from include.domain.batch import Record
+from include.errors import OffsetsGoneError, TransientError
+from include.ports import Source
+from include.settings import KafkaSettings
+
+SHARDS = 3
+NOW = int(time.time() * 1000) - 60_000
+
+
+class Topic(Protocol):
+    """A topic from the side of those who publish, and of retention."""
+
+    @property
+    def source(self) -> Source: ...
+    def append(self, shard: int, *records: tuple[bytes | None, bytes | None, int]) -> None:
+        """Publish (key, value, time)."""
+
+    def trim(self, shard: int, low: int) -> None: ...
+
+
+class MemoryTopic:
+    def __init__(self) -> None:
+        from include.sources.memory import MemorySource
+
+        self.source = MemorySource(SHARDS)
+
+    def append(self, shard: int, *records: tuple[bytes | None, bytes | None, int]) -> None:
+        for record in records:
+            self.source.append(shard, *record)
+
+    def trim(self, shard: int, low: int) -> None:
+        self.source.trim(shard, low)
+
+
+class KafkaTopic:
+    def __init__(self, settings: KafkaSettings) -> None:
+        from include.sources.kafka import KafkaSource
+        from include.sources.kafka_producer import Publisher
+        from include.sources.kafka_topics import ensure_topics
+
+        ensure_topics(settings, SHARDS)
+        self._settings = settings
+        self._publisher = Publisher(settings)
+        self.source = KafkaSource(settings)
+
+    def append(self, shard: int, *records: tuple[bytes | None, bytes | None, int]) -> None:
+        for record in records:
+            self._publisher.send(shard, *record)
+        self._publisher.flush()
+
+    def trim(self, shard: int, low: int) -> None:
+        from confluent_kafka import TopicPartition
+        from confluent_kafka.admin import AdminClient
+
+        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap})
+        for future in admin.delete_records([TopicPartition(self._settings.topic, shard, low)]).values():
+            future.result(timeout=10)
+
+    def close(self) -> None:
+        self._publisher.close()
+        self.source.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.servers("kafka"))])
+def topic(request: pytest.FixtureRequest) -> Iterator[Topic]:
+    """A topic with nothing in it."""
+    if request.param == "memory":
+        yield MemoryTopic()
+    else:
+        settings: KafkaSettings = request.getfixturevalue("kafka_settings")
+        with closing(KafkaTopic(settings)) as real:
+            yield real
+
+
+def _numbered(count: int) -> list[tuple[bytes | None, bytes | None, int]]:
+    return [(b"u", b"%d" % n, NOW + n) for n in range(count)]
+
+
+def _read(topic: Topic, shard: int, start: int, end: int) -> list[Record]:
+    return [record for chunk in topic.source.read(shard, start, end) for record in chunk]
+
+
+def test_an_empty_shard_holds_nothing(topic: Topic) -> None:
+    """Offsets begin at 0, and reading nothing gives nothing."""
+    assert topic.source.offsets(1) == (0, 0)
+    assert _read(topic, 1, 0, 0) == []
+    assert topic.source.committed(1) is None
+
+
+def test_records_come_as_they_were_published(topic: Topic) -> None:
+    """Key, value and time unchanged, null as null, in order, each shard apart."""
+    topic.append(0, (b"u", b"{}", NOW), (None, None, NOW + 5), (b"", b"", NOW + 3), (b"\xff\x00", b"\x00\xfe", NOW))
+    topic.append(1, (b"v", b"other", NOW))
+    assert topic.source.offsets(0) == (0, 4)
+    assert _read(topic, 0, 0, 4) == [
+        Record(0, 0, NOW, b"u", b"{}"),
+        Record(0, 1, NOW + 5, None, None),
+        Record(0, 2, NOW + 3, b"", b""),
+        Record(0, 3, NOW, b"\xff\x00", b"\x00\xfe"),
+    ]
+    assert _read(topic, 1, 0, 1) == [Record(1, 0, NOW, b"v", b"other")]
+
+
+def test_any_stretch_can_be_read_and_read_again(topic: Topic) -> None:
+    """A retry sees the same records, and only those of its range."""
+    topic.append(0, *_numbered(3_000))
+    for start, end in [(0, 3_000), (17, 18), (2_999, 3_000), (100, 2_100), (0, 3_000), (5, 5)]:
+        assert [record.offset for record in _read(topic, 0, start, end)] == list(range(start, end))
+
+
+def test_a_reading_may_be_left_unfinished(topic: Topic) -> None:
+    """What one reading has left in its buffers is not seen by the next."""
+    topic.append(0, *_numbered(3_000))
+    topic.append(1, (b"v", b"other", NOW))
+    next(iter(topic.source.read(0, 0, 3_000)))
+    assert [record.value for record in _read(topic, 1, 0, 1)] == [b"other"]
+    assert [record.offset for record in _read(topic, 0, 1_000, 1_003)] == [1_000, 1_001, 1_002]
+
+
+def test_long_stretches_come_in_chunks(topic: Topic) -> None:
+    """However long the stretch, what is held at one time is not: here 40 MB."""
+    topic.append(0, *[(b"u", b"x" * 400_000, NOW)] * 100)
+    sizes = [sum(len(record.value or b"") for record in chunk) for chunk in topic.source.read(0, 0, 100)]
+    assert sum(sizes) == 40_000_000
+
+
+def test_offsets_that_are_gone_or_not_there_yet_are_an_error(topic: Topic) -> None:
+    """Silence would lose events; a message says what is held, and what is wanted."""
+    topic.append(0, *_numbered(10))
+    topic.trim(0, 4)
+    assert topic.source.offsets(0) == (4, 10)
+    assert [record.offset for record in _read(topic, 0, 4, 10)] == [4, 5, 6, 7, 8, 9]
+    for start, end in [(3, 6), (9, 11), (20, 21)]:
+        with pytest.raises(OffsetsGoneError, match=r"\[4, 10\)"):
+            topic.source.read(0, start, end)
+
+
+def test_an_offset_is_found_by_the_time_of_publishing(topic: Topic) -> None:
+    """The first at or after a time; the end, when there is none."""
+    topic.append(0, *[(b"u", b"", NOW + 10 * n) for n in range(5)])
+    times = {0: 0, NOW: 0, NOW + 1: 1, NOW + 40: 4, NOW + 41: 5}
+    assert {at: topic.source.offset_at(0, at) for at in times} == times
+    assert topic.source.offset_at(1, NOW) == 0
+
+
+def test_commits_only_move_forward(topic: Topic) -> None:
+    """A run that was overtaken changes nothing, nor does one that commits twice; each shard has its own offset."""
+    topic.append(0, *_numbered(10))
+    for offset, expected in [(5, 5), (5, 5), (3, 5), (10, 10)]:
+        topic.source.commit(0, offset)
+        assert topic.source.committed(0) == expected
+    assert topic.source.committed(1) is None
+
+
+def test_kafka_away_is_transient() -> None:
+    """The task is tried again, and learns it within a bounded time."""
+    from include.sources.kafka import KafkaSource
+
+    with closing(KafkaSource(KafkaSettings("127.0.0.1:1"))) as source:
+        began = time.monotonic()
+        with pytest.raises(TransientError):
+            source.offsets(0)
+        assert time.monotonic() - began < 30

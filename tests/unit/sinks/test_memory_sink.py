@@ -1,0 +1,71 @@
+"""The rule of all sinks, on the one that is fast enough to try thousands of histories."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.domain.event import Event
+from include.sinks.memory import MemorySink
+from tests.contract.batches import batch_of, newest
+
+CONTENTS = st.builds(
+    Event,
+    user_id=st.sampled_from(["u", "v"]),
+    message_id=st.sampled_from(["1", "2", "3"]),
+    kind=st.just("view"),
+    occurred_at=st.integers(0, 3),
+    version=st.integers(0, 2),
+    text=st.sampled_from([None, "a", "b"]),
+    item_id=st.sampled_from([None, "i", "j"]),
+).filter(lambda event: event.text is not None or event.item_id is not None)
+
+BATCHES = st.lists(st.lists(CONTENTS, min_size=1, max_size=4), max_size=6)
+
+
+def _stage(batch: list[Event], stored: dict[str, Event]) -> list[Event]:
+    """What staging leaves of a batch: each identity once, and nothing that a newer stored content stands for."""
+    return [
+        event
+        for event in newest(batch).values()
+        if event.event_id not in stored or event.precedence >= stored[event.event_id].precedence
+    ]
+
+
+@pytest.mark.parametrize("needs", [None, "text", "item_id"])
+@given(batches=BATCHES, repeated=st.booleans())
+def test_the_order_and_the_batches_do_not_matter(needs: str | None, batches: list[list[Event]], repeated: bool) -> None:
+    """However contents come, and however often a batch runs again, the newest of each identity is what stands."""
+    sink = MemorySink("any", needs)
+    stored: dict[str, Event] = {}
+    for batch in batches:
+        staged = _stage(batch, stored)
+        for _ in range(1 + repeated):
+            sink.upsert(batch_of(staged, replaces=True))
+        stored = newest([*stored.values(), *staged])
+    standing = newest(event for batch in batches for event in batch)
+    expected = {
+        event_id: (event.version, event.digest)
+        for event_id, event in standing.items()
+        if needs is None or getattr(event, needs) is not None
+    }
+    assert {event_id: (row["version"], row["digest"]) for event_id, row in sink.rows.items()} == expected
+    assert sink.count() == len(expected)
+
+
+ORDERS = st.lists(CONTENTS.filter(lambda event: event.text is not None), max_size=8).flatmap(
+    lambda contents: st.tuples(st.just(contents), st.permutations(contents))
+)
+
+
+@given(orders=ORDERS)
+def test_without_staging_any_order_of_texts_ends_the_same(orders: tuple[list[Event], list[Event]]) -> None:
+    """The sink alone settles contents that it keeps, announced or not."""
+    digests = []
+    for order in orders:
+        sink = MemorySink("any", "text")
+        for event in order:
+            sink.upsert(batch_of([event]))
+        digests.append({event_id: row["digest"] for event_id, row in sink.rows.items()})
+    assert digests[0] == digests[1]

@@ -1,0 +1,40 @@
+"""Field names on their way into MongoDB and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.stores.mongo import restored, storable
+
+NAMES = st.text(st.one_of(st.sampled_from("$.＄．＼_a"), st.characters(codec="utf-8")), max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [*value, *(name for member in value.values() for name in _names(member))]
+    return [name for member in value for name in _names(member)] if isinstance(value, list) else []
+
+
+@given(VALUES)
+def test_every_name_finds_its_way_back(value: Any) -> None:
+    """Two names never become one, whatever full-width signs they had before."""
+    assert restored(storable(value)) == value
+
+
+@given(VALUES)
+def test_no_stored_name_is_an_operator_or_a_path(value: Any) -> None:
+    """Neither ``$`` nor ``.`` is left in a name; values are never touched."""
+    assert not any(mark in name for name in _names(storable(value)) for mark in "$.")
+
+
+def test_names_stay_readable() -> None:
+    """The twins look like what they stand for."""
+    assert storable({"$a.b": {"＄": "$"}}) == {"＄a．b": {"＼＄": "$"}}
