@@ -147,6 +147,8 @@ def _log_lines(entry: object) -> Sequence[str]:
     """A line of plain text, or a structured message with the exception that it may carry."""
     if not isinstance(entry, Mapping):
         return str(entry).splitlines()
+    if "group::" in str(entry.get("event")):
+        return ()  # it only folds the lines between in the UI
     head = " ".join(str(entry[key]) for key in ("timestamp", "level", "event") if entry.get(key))
     details = entry.get("error_detail")
     errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in details] if details else []

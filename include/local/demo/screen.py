@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from include.local.demo.watch import Snapshot
@@ -68,17 +69,22 @@ def waiting_line(snapshot: Snapshot, seconds: float) -> str:
 
 
 def running(snapshot: Snapshot) -> str:
-    """The tasks that run now; where none does, the DAGs whose runs wait."""
+    """The tasks that run now, the shards taken together; where none does, the DAGs whose runs wait."""
     names, again = _names(snapshot, "running"), _names(snapshot, "up_for_retry")
-    waiting = sorted({_short(run.dag_id) for run in snapshot.runs if run.state in ("queued", "running")})
-    parts = [f"running: {', '.join(names)}"] if names else [f"next: {', '.join(waiting)}"] if waiting else []
-    parts += [f"to be tried again: {', '.join(again)}"] if again else []
+    waiting = _counted(_short(run.dag_id) for run in snapshot.runs if run.state in ("queued", "running"))
+    parts = [f"running: {names}"] if names else [f"next: {waiting}"] if waiting else []
+    parts += [f"to be tried again: {again}"] if again else []
     return "; ".join(parts)
 
 
-def _names(snapshot: Snapshot, state: str) -> list[str]:
-    return sorted({f"{_short(task.dag_id)}.{task.task_id}" for task in snapshot.tasks if task.state == state})
+def _names(snapshot: Snapshot, state: str) -> str:
+    return _counted(f"{_short(task.dag_id)}.{task.task_id}" for task in snapshot.tasks if task.state == state)
+
+
+def _counted(names: Iterable[str]) -> str:
+    counts = sorted(Counter(names).items())
+    return ", ".join(name if count == 1 else f"{name} × {count}" for name, count in counts)
 
 
 def _short(dag_id: str) -> str:
-    return dag_id.removesuffix("_engagement").removesuffix("_recommendations")
+    return dag_id.partition("_")[0]

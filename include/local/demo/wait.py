@@ -21,8 +21,8 @@ from include.stores.warehouse.schema import SQL
 
 _EVERY = 3.0
 _LOG_LINES = 40
-#: What the supervisor calls a server that it has given up, or that somebody stopped.
-_GONE = ("FATAL", "EXITED", "STOPPED")
+#: What the supervisor calls a server that it has given up starting again.
+_GIVEN_UP = "FATAL"
 
 
 class NotFinishedError(PermanentError):
@@ -121,7 +121,7 @@ def _check_servers(config: LocalConfig) -> None:
     if not states:
         raise ServerError(f"the supervisor of the servers has ended. {log_hint(config.log('supervisord'))}")
     for state in states.values():
-        if state.state in _GONE:
+        if state.state == _GIVEN_UP:
             raise ServerError(
                 f"{state.name} has ended for good: see its log, then start again. {log_hint(config.log(state.name))}"
             )

@@ -53,19 +53,11 @@ def test_waiting_line() -> None:
 
 
 def test_running_tasks_by_name() -> None:
-    """Each task once, in order; those to be tried again are told apart."""
-    states = [
-        ("upsert_mongo", "running", 0),
-        ("embed", "running", 1),
-        ("embed", "running", 2),
-        ("commit", "up_for_retry", -1),
-    ]
-    tasks = [TaskRun("ingest_shard_000", "r", name, index, 1, state, None, None) for name, state, index in states]
+    """Tasks of one name are counted, in order; those to be tried again are told apart."""
+    states = [("upsert_mongo", "running"), ("embed", "running"), ("embed", "running"), ("commit", "up_for_retry")]
+    tasks = [TaskRun("ingest_shard_000", "r", name, -1, 1, state, None, None) for name, state in states]
     line = running(replace(SNAPSHOT, tasks=tasks))
-    assert (
-        line
-        == "running: ingest_shard_000.embed, ingest_shard_000.upsert_mongo; to be tried again: ingest_shard_000.commit"
-    )
+    assert line == "running: ingest.embed × 2, ingest.upsert_mongo; to be tried again: ingest.commit"
 
 
 def test_nothing_runs() -> None:
