@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.domain.event import Event
@@ -34,6 +34,7 @@ def _stage(batch: list[Event], stored: dict[str, Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize("needs", [None, "text", "item_id"])
+@settings(deadline=None)  # a busy machine is no failure
 @given(batches=BATCHES, repeated=st.booleans())
 def test_the_order_and_the_batches_do_not_matter(needs: str | None, batches: list[list[Event]], repeated: bool) -> None:
     """However contents come, and however often a batch runs again, the newest of each identity is what stands."""
@@ -59,6 +60,7 @@ ORDERS = st.lists(CONTENTS.filter(lambda event: event.text is not None), max_siz
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(orders=ORDERS)
 def test_without_staging_any_order_of_texts_ends_the_same(orders: tuple[list[Event], list[Event]]) -> None:
     """The sink alone settles contents that it keeps, announced or not."""

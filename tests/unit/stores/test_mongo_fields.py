@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.stores.mongo import restored, storable
@@ -23,12 +23,14 @@ def _names(value: Any) -> list[str]:
     return [name for member in value for name in _names(member)] if isinstance(value, list) else []
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(VALUES)
 def test_every_name_finds_its_way_back(value: Any) -> None:
     """Two names never become one, whatever full-width signs they had before."""
     assert restored(storable(value)) == value
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(VALUES)
 def test_no_stored_name_is_an_operator_or_a_path(value: Any) -> None:
     """Neither ``$`` nor ``.`` is left in a name; values are never touched."""
