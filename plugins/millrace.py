@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -15,5 +14,5 @@ class MillracePlugin(AirflowPlugin):
     """Registers the timetable and the listener."""
 
     name = "millrace"
-    timetables: ClassVar[list[Any]] = [ReplayOnly]
-    listeners: ClassVar[list[Any]] = [sys.modules[preload.__name__]]
+    timetables = [ReplayOnly]  # noqa: RUF012 (Airflow declares it so)
+    listeners = [sys.modules[preload.__name__]]  # noqa: RUF012

@@ -91,8 +91,9 @@ class ShardLagTrigger(BaseEventTrigger):
                 yield TriggerEvent({"shard": self.shard, "committed": start, "end": lag.high, "lag": lag.high - start})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        raise NotImplementedError("this trigger runs on a shared stream only")
-        yield
+        """With a poll of its own, for a triggerer that does not share streams."""
+        async for event in self.filter_shared_stream(self.open_shared_stream(self.serialize()[1])):
+            yield event
 
 
 class LagWatch:

@@ -45,12 +45,13 @@ def ingest_dag(shard: int) -> DAG:
         shards=static.shards,
         min_lag=static.batch_size,
     )
+    hours: Any = ReplayOnly("0 * * * *", timezone="UTC")
     waiting = Asset(name=f"events_{name}", uri=f"x-millrace://events/{name}", watchers=[AssetWatcher(name, trigger)])
     with DAG(
         dag_id=f"ingest_{name}",
         description=f"Events of shard {shard} into the four stores",
         doc_md=_DOC.format(shard=shard),
-        schedule=AssetOrTimeSchedule(timetable=ReplayOnly("0 * * * *", timezone="UTC"), assets=[waiting]),
+        schedule=AssetOrTimeSchedule(timetable=hours, assets=[waiting]),
         start_date=START,
         catchup=False,
         max_active_runs=1,
@@ -61,7 +62,7 @@ def ingest_dag(shard: int) -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["millrace", "ingest"],
     ) as dag:
-        batch = stage(shard)
+        batch: Any = stage(shard)
         embedded = embed(batch)
         stored = [upsert.override(task_id=f"upsert_{sink}")(batch, sink) for sink in SINKS]
         embedded >> stored >> commit(batch)

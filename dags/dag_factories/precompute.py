@@ -32,7 +32,7 @@ def precompute_dag() -> DAG:
         default_args=DEFAULT_ARGS,
         tags=["millrace", "precompute"],
     ) as dag:
-        chunks = select_users()
+        chunks: Any = select_users()
         ref = chunks["ref"]
         profiles = build_profiles.partial(ref=ref).expand(chunk=chunks)
         lists = recommend.partial(ref=ref).expand(chunk=chunks)

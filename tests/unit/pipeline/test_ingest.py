@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class CountingEmbedder:
         self.asked: list[str] = []
         self.fail_after = fail_after
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
             raise TransientError("away")
         self.asked += texts
@@ -232,7 +232,7 @@ def test_a_range_is_ingested_again_without_moving(world: World) -> None:
 
 def test_a_range_that_is_too_long_is_refused(world: World) -> None:
     """A run that could not hold its range says how much to ask for."""
-    world.source.offset_at = lambda shard, at: at  # type: ignore[method-assign]
+    world.source.offset_at = lambda shard, published_at: published_at  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError, match=str(RANGE_LIMIT)):
         claim_range(world.source, world.ledger, "events", 0, 0, RANGE_LIMIT + 1)
 
