@@ -82,7 +82,7 @@ def installation_seconds(installed: Path, began: float) -> float:
 
 
 def _run(options: Options, screen: Screen) -> int:
-    stack = Stack(options.config, screen.say)
+    stack = Stack(options.config, screen.said)
     finished = False
     try:
         with recount(options.config.home / RECOUNT_FILE) as counted:

@@ -99,7 +99,7 @@ def show_seconds(console: Console, report: Report) -> None:
     stages = msgspec.to_builtins(report.seconds)
     for stage in stages:
         table.add_column(stage, justify="right")
-    table.add_column("events a second", justify="right")
+    table.add_column("events/s", justify="right")
     table.add_row(*(f"{value:.1f}" for value in stages.values()), f"{report.events_per_second:,.0f}")
     console.print(table)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import httpx
 from rich.console import Console
 
 from include import bootstrap
-from include.errors import ConfigurationError, MillraceError, PermanentError
+from include.errors import ConfigurationError, MillraceError, PermanentError, TransientError
 from include.local.checks import DISK_NEEDED, disk_problems
 from include.local.config import PROJECT, LocalConfig
 from include.local.demo import manifest as manifests
@@ -39,6 +39,7 @@ _SHOWN_USERS = 3
 _CANDIDATES = 24
 _HISTORY = 4
 _SETTLE_S = 1.0
+_LEADERS_S = 30.0
 
 #: The events may be of any age: recency counts from the newest of them, and every user's list is kept alive.
 _VARIABLES = {"AIRFLOW_VAR_MILLRACE_AS_OF": "newest_event", "AIRFLOW_VAR_MILLRACE_ACTIVE_DAYS": "all"}
@@ -70,7 +71,7 @@ class Demo:
         self._options = options
         self._home = options.config.home
         self._config = replace(options.config, extra_environment={**_VARIABLES, **options.config.extra_environment})
-        self._stack = Stack(self._config, screen.say)
+        self._stack = Stack(self._config, screen.said)
         self._screen = screen
         self._console = console
         self._recount = recount
@@ -157,7 +158,7 @@ class Demo:
                 # Something may be missing in between: what is there is then no beginning to go on from.
                 self._saved(replace(manifest, state=State.STARTING))
                 raise
-            held = [topic.offsets(shard).high for shard in shards]
+            held = _ends(topic, shards)
         if held != list(survey.per_shard):
             raise PermanentError(f"the topic holds {held} messages by shard and should hold {list(survey.per_shard)}")
         self._screen.done()
@@ -198,15 +199,27 @@ class Demo:
         return manifest
 
 
-def _settled_ends(topic: Source, shards: Iterable[int]) -> list[int]:
+def _settled_ends(topic: Source, shards: Sequence[int]) -> list[int]:
     """How many messages each shard holds, once what a killed publisher had sent has arrived."""
-    ends = [topic.offsets(shard).high for shard in shards]
+    ends = _ends(topic, shards)
     while any(ends):
         time.sleep(_SETTLE_S)
-        before, ends = ends, [topic.offsets(shard).high for shard in shards]
+        before, ends = ends, _ends(topic, shards)
         if ends == before:
             break
     return ends
+
+
+def _ends(topic: Source, shards: Sequence[int]) -> list[int]:
+    """Partitions that have just been made have no leader for a moment."""
+    deadline = time.monotonic() + _LEADERS_S
+    while True:
+        try:
+            return [topic.offsets(shard).high for shard in shards]
+        except TransientError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_SETTLE_S)
 
 
 class _Stages:

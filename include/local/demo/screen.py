@@ -29,6 +29,10 @@ class Screen:
         self._write(f"{_CLEAR if self._open else ''}{line}\n")
         self._open = False
 
+    def said(self, line: str) -> None:
+        """A line of the local stack: what it still waits for is progress, everything else stays."""
+        (self.progress if " waiting for " in line else self.say)(line)
+
     def progress(self, line: str) -> None:
         """Where things stand. Not on a terminal: written when it is new, and not more often than every ten seconds."""
         if self._terminal:
