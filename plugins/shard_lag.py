@@ -45,7 +45,7 @@ class ShardLagTrigger(BaseEventTrigger):
         interval: float = 1.0,
         cooldown: float = 30.0,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shard = shard
         self.conn_id = conn_id
         self.topic = topic

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 import numpy as np
@@ -100,18 +102,14 @@ def build_profiles(ref: RunRef, chunk: int, stores: Stores) -> int:
 
 
 def profile_vectors(counts: pa.Table, stores: Stores) -> dict[str, np.ndarray]:
-    """The mean of the vectors of each user's texts, each text as often as the user has it."""
-    hashes = sorted(set(counts["text_hash"].to_pylist()))
-    kept = stores.text_vectors.get(stores.generation, hashes)
+    """The mean of the vectors of each user's texts, each text as often as the user has it. ``counts`` is by user."""
+    columns = [counts[name].to_pylist() for name in ("user_id", "text_hash", "events")]
+    kept = stores.text_vectors.get(stores.generation, sorted(set(columns[1])))
     means: dict[str, np.ndarray] = {}
-    users = counts["user_id"].to_numpy()
-    texts, times = counts["text_hash"].to_pylist(), counts["events"].to_numpy()
-    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(users) else np.empty(0, dtype=int)
-    for start, end in zip(starts, [*starts[1:], len(users)], strict=True):
-        rows = [row for row in range(start, end) if texts[row] in kept]
-        if rows:
-            matrix = np.stack([kept[texts[row]] for row in rows])
-            means[users[start]] = np.average(matrix, axis=0, weights=times[rows])
+    for user, rows in groupby(zip(*columns, strict=True), key=itemgetter(0)):
+        known = [(kept[text], times) for _, text, times in rows if text in kept]
+        if known:
+            means[user] = np.average([vector for vector, _ in known], axis=0, weights=[times for _, times in known])
     return means
 
 
