@@ -45,7 +45,8 @@ def _dead_letters(settings: Settings, options: argparse.Namespace) -> int:
             seen.add(letter.origin)
             counts[letter.reason] += 1
             if letter.reason == options.reason and counts[letter.reason] <= options.limit:
-                print(f"{letter.origin}\t{letter.reason}\t{(letter.record.value or b'').decode(errors='backslashreplace')}")
+                original = (letter.record.value or b"").decode(errors="backslashreplace")
+                print(f"{letter.origin}\t{letter.reason}\t{original}")
     if options.reason is None:
         for reason, number in counts.most_common():
             print(f"{number:>10,}  {reason}")

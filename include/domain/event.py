@@ -80,7 +80,7 @@ _DECODER = msgspec.json.Decoder()
 
 
 def decode(payload: bytes | None) -> Event:
-    """The event in ``payload``. Raises ``InvalidEventError`` with the first rule, in the order of Reason, that fails."""
+    """The event in ``payload``. Raises ``InvalidEventError`` with the first rule that fails, in the order of Reason."""
     fields = _read_object(payload)
     user_id = _required(fields, "user_id", Reason.USER_ID_MISSING, Reason.USER_ID_NOT_A_STRING)
     message_id = _required(fields, "message_id", Reason.MESSAGE_ID_MISSING, Reason.MESSAGE_ID_NOT_A_STRING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from include.domain.batch import StagedBatch
 from include.stores.postgres import Database
 from include.stores.warehouse.schema import SQL
