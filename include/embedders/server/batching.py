@@ -121,7 +121,7 @@ class Batcher:
                     self._settle(job, exc)
 
     def _take(self) -> list[_Slice]:
-        """The next slice and those behind it that fit in a batch with it; nothing when all is done for good."""
+        """The next slice and those of other jobs that fit in a batch with it; nothing when all is done for good."""
         with self._ready:
             while not self._waiting:
                 if self._closed:
@@ -129,7 +129,14 @@ class Batcher:
                 self._ready.wait()
             taken = [self._waiting.popleft()]
             tokens = taken[0].tokens
-            while self._waiting and tokens + self._waiting[0].tokens <= self._engine.batch_tokens:
+            # A job that was cut was cut for several workers: its parts are not joined again.
+            jobs = {taken[0].job}
+            while (
+                self._waiting
+                and self._waiting[0].job not in jobs
+                and tokens + self._waiting[0].tokens <= self._engine.batch_tokens
+            ):
+                jobs.add(self._waiting[0].job)
                 taken.append(self._waiting.popleft())
                 tokens += taken[-1].tokens
             return taken
