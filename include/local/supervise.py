@@ -18,6 +18,7 @@ import xmlrpc.client
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from include.local import records
 from include.local.config import LocalConfig
@@ -27,6 +28,8 @@ from include.local.server import Launch, Server, ServerError, launcher, log_hint
 #: A path of a socket has room for about 100 bytes on every system.
 _LONGEST_SOCKET = 90
 _RPC_SECONDS = 10.0
+#: Supervisors outlive whoever starts them. Their handles are kept: Python complains of one that is dropped.
+_STARTED: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,11 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.close()
+            raise
 
 
 class _Transport(xmlrpc.client.Transport):
@@ -64,8 +71,11 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: object) -> http.client.HTTPConnection:
-        return _Connection(self._path)
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        # Kept where the base class looks for what it has to close.
+        connection = _Connection(self._path)
+        self._connection = (host, connection)
+        return connection
 
 
 class Supervisor:
@@ -94,6 +104,7 @@ class Supervisor:
             process = subprocess.Popen(
                 launcher(spec), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+        _STARTED[:] = [*(handle for handle in _STARTED if handle.poll() is None), process]
         deadline = time.monotonic() + 20
         while not self._answers():
             if process.poll() is not None or time.monotonic() > deadline:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from include.domain.event import decode
+from include.domain.identity import digest
+from include.local import records
 from include.settings import MongoSettings
 from include.sinks.mongo import MongoSink
 from include.stores.mongo import restored
 from tests.contract.batches import batch_of
+from tests.contract.conftest import Servers
 from tests.contract.probes import MongoProbe
 
 pytestmark = pytest.mark.servers("mongo")
@@ -88,3 +94,30 @@ def test_a_replaced_document_keeps_nothing_of_the_older(sink: MongoSink, probe: 
     document = _stored(sink, probe, version=1)
     assert "extra" not in document
     assert "campaign_id" not in document
+
+
+def test_the_local_server_loses_nothing_that_it_acknowledged(servers: Servers, mongo_settings: MongoSettings) -> None:
+    """Killed right after it answered, the stand-in comes back with every document, and each can be read."""
+    with MongoClient[dict[str, Any]](mongo_settings.uri, serverSelectionTimeoutMS=60_000) as client:
+        documents = client[mongo_settings.database]["killed"]
+        for part in range(5):
+            # In no order, so that pages which are in the file already are written anew.
+            documents.insert_many({"_id": digest(b"%d" % (2_000 * part + n)), "text": "x" * 200} for n in range(2_000))
+        record = records.read(servers.stack.config.run, "mongo")
+        assert record is not None
+        records.kill({record.pid})
+        assert records.wait_gone(record, 10)
+        _wait_until_it_answers(client)
+        assert len(list(documents.find())) == documents.count_documents({}) == 10_000
+
+
+def _wait_until_it_answers(client: MongoClient[dict[str, Any]]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client.admin.command("ping")
+        except PyMongoError:
+            assert time.monotonic() < deadline, "the server was not started again"
+            time.sleep(0.1)
+        else:
+            return

@@ -28,12 +28,33 @@ def _version() -> Any:
     return jpype.JProxy("de.bwaldvogel.mongo.MongoVersion", dict=methods)
 
 
+class _Durable:
+    """A MongoBackend that answers only when what it did is in the file, as ``j: true`` asks of a real server.
+
+    Left to itself the store writes in the background: a killed process loses what it had already acknowledged. And
+    its background thread tidies the file up under running reads, which then fail with "Chunk not found".
+    """
+
+    def __init__(self, backend: Any, store: Any) -> None:
+        self._backend = backend
+        self._store = store
+
+    def handleMessage(self, message: Any) -> Any:  # noqa: N802 (Java's name)
+        """Called from the server's threads, for every command of a current driver."""
+        reply = self._backend.handleMessage(message)
+        if self._store.hasUnsavedChanges():
+            self._store.commit()
+        return reply
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
 def _open_store(settings: Settings) -> Any:
     import jpype
 
     store = jpype.JClass("org.h2.mvstore.MVStore").Builder().fileName(settings["file"]).open()
-    # A killed process loses what was not yet committed to the file: the least this engine allows without a cost.
-    store.setAutoCommitDelay(settings["commit_ms"])
+    store.setAutoCommitDelay(0)
     return store
 
 
@@ -44,7 +65,8 @@ def main() -> None:
 
     store = _open_store(settings)
     backend = jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(store).version(_version())
-    server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(backend)
+    durable = jpype.JProxy("de.bwaldvogel.mongo.MongoBackend", inst=_Durable(backend, store))
+    server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(durable)
     server.bind(settings["host"], settings["port"])
     print(f"listening on {settings['host']}:{settings['port']}, data in {settings['file']}", flush=True)
 

@@ -15,7 +15,6 @@ def _prepare(context: Context) -> None:
         "host": LOOPBACK,
         "port": config.ports["mongo"],
         "file": str(folder / "store.mv"),
-        "commit_ms": 100,
     }
     java.write_settings(context, "mongo", ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",), values)
 
