@@ -26,7 +26,7 @@ class KafkaSettings:
     topic: str = "events"
     dead_letter_topic: str = "events.dead-letters"
     group: str = "millrace"
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)  # sasl.password may be one of them
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, object]) -> KafkaSettings:
@@ -127,7 +127,11 @@ class Settings:
         """Raises ``ConfigurationError`` naming the first variable that is missing or wrong."""
         env = _Environment(environment)
         return cls(
-            kafka=KafkaSettings(bootstrap=env.text("KAFKA_BOOTSTRAP")),
+            kafka=KafkaSettings(
+                bootstrap=env.text("KAFKA_BOOTSTRAP"),
+                topic=env.text("TOPIC", KafkaSettings.topic),
+                dead_letter_topic=env.text("DEAD_LETTER_TOPIC", KafkaSettings.dead_letter_topic),
+            ),
             mongo=MongoSettings(uri=env.text("MONGO_URI")),
             milvus=MilvusSettings(uri=env.text("MILVUS_URI"), token=env.text("MILVUS_TOKEN", "")),
             neo4j=Neo4jSettings(
@@ -150,7 +154,7 @@ def pipeline_settings(values: Mapping[str, str]) -> PipelineSettings:
     default = PipelineSettings()
     as_of = values.get("as_of", default.as_of)
     if as_of not in ("now", "newest_event"):
-        raise ConfigurationError(f"as_of is {as_of!r}; it must be now or newest_event")
+        raise ConfigurationError(f"{_named('as_of')} is {as_of!r}; it must be now or newest_event")
     active = values.get("active_days", str(default.active_days))
     return PipelineSettings(
         shards=_integer(values, "shards", default.shards, 1, 4096),
@@ -158,19 +162,23 @@ def pipeline_settings(values: Mapping[str, str]) -> PipelineSettings:
         batch_path=values.get("batch_path", default.batch_path),
         as_of="now" if as_of == "now" else "newest_event",
         list_ttl_s=60 * _integer(values, "list_ttl_minutes", default.list_ttl_s // 60, 5, 15),
-        active_days=None if active == "all" else _integer(values, "active_days", 30, 1, 36_500),
+        active_days=None if active == "all" else _integer(values, "active_days", 30, 1, 36_500, ", or all"),
         users_per_chunk=_integer(values, "users_per_chunk", default.users_per_chunk, 1, 100_000),
     )
 
 
-def _integer(values: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def _named(name: str) -> str:
+    return f"millrace_{name} ({PREFIX}{name.upper()} in the environment)"
+
+
+def _integer(values: Mapping[str, str], name: str, default: int, least: int, most: int, other: str = "") -> int:
     text = values.get(name, str(default))
     try:
         number = int(text)
     except ValueError:
         number = least - 1
     if not least <= number <= most:
-        raise ConfigurationError(f"{name} is {text!r}; it must be a whole number from {least} to {most}")
+        raise ConfigurationError(f"{_named(name)} is {text!r}; it must be a whole number from {least} to {most}{other}")
     return number
 
 
@@ -179,8 +187,9 @@ class _Environment:
         self._environment = environment
 
     def text(self, name: str, default: str | None = None) -> str:
-        value = self._environment.get(PREFIX + name, default)
-        if value is None or (default is None and not value):
+        """What is empty is as if it were not set: that is how Compose hands on a variable without a value."""
+        value = self._environment.get(PREFIX + name) or default
+        if value is None:
             raise ConfigurationError(
                 f'{PREFIX}{name} is not set. For the local stack: eval "$(python -m include.local env)"'
             )
@@ -190,5 +199,5 @@ class _Environment:
         return {
             name.removeprefix(PREFIX).lower(): value
             for name, value in self._environment.items()
-            if name.startswith(PREFIX)
+            if name.startswith(PREFIX) and value
         }

@@ -42,9 +42,9 @@ def kafka() -> KafkaSettings:
 def mongo() -> MongoSettings:
     """``schema`` names the database; every key of ``extra`` becomes an option of the address (``srv`` its scheme)."""
     connection = Connection.get(MONGO)
-    options = {name: str(value) for name, value in connection.extra_dejson.items()}
-    scheme = "mongodb+srv" if options.pop("srv", "").lower() == "true" else "mongodb"
-    query = f"?{urlencode(options)}" if options else ""
+    options = dict(connection.extra_dejson)
+    scheme = "mongodb+srv" if str(options.pop("srv", "")).lower() == "true" else "mongodb"
+    query = _query(options)
     uri = f"{scheme}://{_login(connection)}{_host(connection, MONGO)}/{query}"
     return MongoSettings(uri=uri, database=connection.schema or "millrace")
 
@@ -54,8 +54,11 @@ def milvus() -> MilvusSettings:
     connection = Connection.get(MILVUS)
     extra = connection.extra_dejson
     uri = extra.get("uri") or f"http://{_host(connection, MILVUS)}"
-    token = extra.get("token") or (f"{connection.login}:{connection.password}" if connection.login else "")
-    return MilvusSettings(uri=uri, token=token, message_index=extra.get("message_index", "IVF_FLAT"))
+    token = extra.get("token") or (f"{connection.login}:{connection.password or ''}" if connection.login else "")
+    index = extra.get("message_index", MilvusSettings.message_index)
+    if index not in ("IVF_FLAT", "HNSW", "FLAT"):
+        raise ConfigurationError(f"connection {MILVUS}: message_index is {index!r}; it must be IVF_FLAT, HNSW or FLAT")
+    return MilvusSettings(uri=uri, token=token, message_index=index)
 
 
 def neo4j() -> Neo4jSettings:
@@ -72,7 +75,7 @@ def neo4j() -> Neo4jSettings:
 def warehouse() -> WarehouseSettings:
     """A postgres connection; ``schema`` names the database, ``extra`` holds libpq options."""
     connection = Connection.get(WAREHOUSE)
-    query = f"?{urlencode(connection.extra_dejson)}" if connection.extra_dejson else ""
+    query = _query(connection.extra_dejson)
     database = connection.schema or "warehouse"
     return WarehouseSettings(dsn=f"postgresql://{_login(connection)}{_host(connection, WAREHOUSE)}/{database}{query}")
 
@@ -82,9 +85,9 @@ def redis() -> RedisSettings:
     connection = Connection.get(REDIS)
     extra = connection.extra_dejson
     scheme = "rediss" if str(extra.get("ssl", "")).lower() == "true" else "redis"
-    login = f"{quote(connection.login or '', safe='')}:{quote(connection.password, safe='')}@"
-    prefix = login if connection.password else ""
-    return RedisSettings(url=f"{scheme}://{prefix}{_host(connection, REDIS)}/{extra.get('db', 0)}")
+    password = quote(connection.password or "", safe="")
+    login = f"{quote(connection.login or '', safe='')}:{password}@" if password else ""
+    return RedisSettings(url=f"{scheme}://{login}{_host(connection, REDIS)}/{extra.get('db', 0)}")
 
 
 def embed() -> EmbedSettings:
@@ -97,7 +100,7 @@ def embed() -> EmbedSettings:
         api_key=connection.password or "",
         model=extra.get("model", default.model),
         revision=str(extra.get("revision", default.revision)),
-        dimension=int(extra.get("dimension", default.dimension)),
+        dimension=_dimension(extra.get("dimension", default.dimension)),
     )
 
 
@@ -123,6 +126,19 @@ def _host(connection: Any, conn_id: str) -> str:
             f"connection {conn_id} has no host: set it in Airflow or as AIRFLOW_CONN_{conn_id.upper()}"
         )
     return f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
+
+
+def _dimension(value: object) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ConfigurationError(f"connection {EMBED}: dimension is {value!r}; it must be a whole number above 0")
+    return int(text)
+
+
+def _query(options: Mapping[str, object]) -> str:
+    """As drivers read it: JSON's true is ``true``, and a blank is no plus (libpq would keep that)."""
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+    return f"?{urlencode(texts, quote_via=quote)}" if texts else ""
 
 
 def _login(connection: Any) -> str:

@@ -14,6 +14,7 @@ from dag_factories import connections
 from dag_factories.assets import COMMITTED
 from dag_factories.policy import DEFAULT_ARGS, START
 from include.domain.batch import BatchRef
+from include.errors import ConfigurationError
 from include.settings import KafkaSettings, pipeline_settings
 from replay_only import ReplayOnly
 from shard_lag import ShardLagTrigger
@@ -41,7 +42,7 @@ def ingest_dag(shard: int) -> DAG:
     trigger = ShardLagTrigger(
         shard=shard,
         conn_id=connections.KAFKA,
-        topic=os.environ.get("MILLRACE_TOPIC", KafkaSettings.topic),
+        topic=os.environ.get("MILLRACE_TOPIC") or KafkaSettings.topic,
         shards=static.shards,
         min_lag=static.batch_size,
     )
@@ -173,9 +174,20 @@ def published_span(
     first, last = params.get("from"), params.get("to")
     if first is None and last is None:
         return None
-    lowest = 0 if first is None else _milliseconds(datetime.fromisoformat(first))
-    highest = 2**62 if last is None else _milliseconds(datetime.fromisoformat(last))
+    lowest = 0 if first is None else _milliseconds(_moment("from", first))
+    highest = 2**62 if last is None else _milliseconds(_moment("to", last))
     return lowest, highest
+
+
+def _moment(name: str, text: str) -> datetime:
+    """Airflow takes any text for a date-time, and a time without an offset would be that of the worker's clock."""
+    try:
+        moment: datetime | None = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ConfigurationError(f"{name} is {text!r}; it must be a time with an offset, like 2026-03-01T09:30:00Z")
+    return moment
 
 
 def _milliseconds(moment: datetime) -> int:

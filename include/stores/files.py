@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 
 import fsspec
 import pyarrow as pa
@@ -24,8 +25,8 @@ class ArrowFiles:
         try:
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             # On a disk a file grows in sight of its readers, so it gets its name when it is whole; an object store
-            # shows an object only when it is.
-            partial = f"{path}.partial" if "file" in self._fs.protocol else path
+            # shows an object only when it is. A task that was given up for dead may write beside its successor.
+            partial = f"{path}.{uuid.uuid4().hex}.partial" if "file" in self._fs.protocol else path
             with self._fs.open(partial, "wb") as file:
                 file.write(buffer.getbuffer())
             if partial != path:

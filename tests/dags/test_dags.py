@@ -14,7 +14,6 @@ import yaml
 
 from dag_factories.ingest import SINKS
 from dag_factories.policy import RETRY_POLICY
-from include.errors import ConfigurationError, OffsetsGoneError, StagedBatchMissingError, TransientError
 
 from .conftest import PROJECT
 
@@ -136,18 +135,3 @@ def test_a_task_parses_only_its_own_dag(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.delattr(ingest, name, raising=False)
     importlib.reload(ingest)
     assert [name for name in INGEST if hasattr(ingest, name)] == ["ingest_shard_003"]
-
-
-@pytest.mark.parametrize(
-    ("error", "action"),
-    [
-        (TransientError("away"), "retry"),
-        (ConfigurationError("wrong"), "fail"),
-        (OffsetsGoneError("gone"), "fail"),
-        (StagedBatchMissingError("gone"), "fail"),
-        (ValueError("a bug"), "default"),
-    ],
-)
-def test_the_policy_decides_by_our_two_marks(error: Exception, action: str) -> None:
-    """What may pass is tried again, what will not fails at once, anything else gets the ordinary retries."""
-    assert RETRY_POLICY.evaluate(error, 1, 8).action.value == action

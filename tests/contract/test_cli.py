@@ -1,0 +1,141 @@
+"""What the operator's command line shows of a running system."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from include import cli
+from include.domain.batch import BatchMode, BatchRef, DeadLetter, Record, StageCounts
+from include.domain.reasons import Reason
+from include.settings import KafkaSettings, WarehouseSettings
+
+UNUSED = ["MONGO_URI", "MILVUS_URI", "NEO4J_URI", "REDIS_URL", "EMBED_URL", "KAFKA_BOOTSTRAP", "WAREHOUSE_DSN"]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every address is set, as the command wants it; a test puts the server that it asks in its place."""
+    for name in UNUSED:
+        monkeypatch.setenv(f"MILLRACE_{name}", "127.0.0.1:1")
+
+
+@pytest.fixture
+def topic(kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> KafkaSettings:
+    """Topics with nothing in them, which the command line reads."""
+    from include.sources.kafka_topics import ensure_topics
+
+    ensure_topics(kafka_settings, 2)
+    monkeypatch.setenv("MILLRACE_KAFKA_BOOTSTRAP", kafka_settings.bootstrap)
+    monkeypatch.setenv("MILLRACE_TOPIC", kafka_settings.topic)
+    monkeypatch.setenv("MILLRACE_DEAD_LETTER_TOPIC", kafka_settings.dead_letter_topic)
+    return kafka_settings
+
+
+def put(settings: KafkaSettings, *letters: tuple[int, int, Reason, bytes | None]) -> None:
+    """(shard, offset, reason, original bytes) each."""
+    from include.sources.kafka import KafkaDeadLetters
+
+    with closing(KafkaDeadLetters(settings)) as dead_letters:
+        dead_letters.put([DeadLetter("t", Record(shard, at, 0, None, value), why) for shard, at, why, value in letters])
+
+
+LETTERS = [
+    (0, 0, Reason.INVALID_JSON, b"{"),
+    (0, 1, Reason.INVALID_JSON, b"\xff\ttab"),
+    (0, 2, Reason.EMPTY_MESSAGE, None),
+    (1, 0, Reason.INVALID_JSON, "é".encode()),
+]
+
+
+@pytest.mark.servers("kafka")
+def test_letters_are_counted_by_reason(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The most frequent reason comes first; the total goes to standard error, with the topic's name."""
+    put(topic, *LETTERS)
+    assert cli.main(["dead-letters"]) == 0
+    printed = capsys.readouterr()
+    assert [line.split() for line in printed.out.splitlines()] == [["3", "invalid_json"], ["1", "empty_message"]]
+    assert printed.err.split() == ["4", "dead", "letters", "in", topic.dead_letter_topic]
+
+
+@pytest.mark.servers("kafka")
+def test_an_origin_that_is_there_twice_counts_once(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stage that ran again after a crash wrote its letters again; the figures are those of one."""
+    for _ in range(2):
+        put(topic, *LETTERS)
+    assert cli.main(["dead-letters"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["3", "1"]
+    assert cli.main(["dead-letters", "--reason", "empty_message"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["t-0-2\tempty_message\t"]
+
+
+@pytest.mark.servers("kafka")
+def test_one_reason_shows_the_original_bytes(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each letter of the reason is a line of origin, reason and bytes, at most --limit; no reason, no counts."""
+    put(topic, *LETTERS)
+    assert cli.main(["dead-letters", "--reason", "invalid_json"]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "t-0-0\tinvalid_json\t{",
+        "t-0-1\tinvalid_json\t\\xff\ttab",
+        "t-1-0\tinvalid_json\té",
+    ]
+    assert cli.main(["dead-letters", "--reason", "invalid_json", "--limit", "2"]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert printed.err.split()[0] == "4"
+    assert cli.main(["dead-letters", "--reason", "no_such_reason"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.servers("kafka")
+def test_no_letters_at_all(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty topic is no error."""
+    assert cli.main(["dead-letters"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.split()[0] == "0"
+
+
+@pytest.fixture
+def warehouse(warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty warehouse that the command line reads."""
+    monkeypatch.setenv("MILLRACE_WAREHOUSE_DSN", warehouse_dsn)
+    return warehouse_dsn
+
+
+@pytest.mark.servers("postgres")
+def test_warnings_are_shown_with_their_batch(
+    warehouse: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line a warning, by shard and offset, with the range it speaks of; other topics are left out."""
+    from include.stores.warehouse.warehouse import Warehouse
+
+    batches = [
+        (BatchRef("events", 1, 0, 9), ["many repeats"]),
+        (BatchRef("events", 0, 5, 9), ["many repeats", "many unknown kinds: é"]),
+        (BatchRef("events", 0, 0, 5), []),
+        (BatchRef("events", 0, 0, 7, BatchMode.RANGE), ["early"]),
+        (BatchRef("other", 0, 0, 5), ["of another topic"]),
+    ]
+    with closing(Warehouse(WarehouseSettings(warehouse))) as house:
+        for ref, warnings in batches:
+            house.ledger.claim_range(ref)
+            house.ledger.staged(ref, StageCounts(warnings=warnings))
+    assert cli.main(["warnings"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "events[0] 0-7: early",
+        "events[0] 5-9: many repeats",
+        "events[0] 5-9: many unknown kinds: é",
+        "events[1] 0-9: many repeats",
+    ]
+    monkeypatch.setenv("MILLRACE_TOPIC", "other")
+    assert cli.main(["warnings"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["other[0] 0-5: of another topic"]
+
+
+@pytest.mark.servers("postgres")
+def test_an_empty_warehouse_has_no_warnings(warehouse: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the first batch there is nothing to show, and nothing fails."""
+    assert cli.main(["warnings"]) == 0
+    assert capsys.readouterr().out == ""

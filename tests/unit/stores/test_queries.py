@@ -1,0 +1,40 @@
+"""Named statements in .sql files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from include.stores.postgres import load_queries
+from include.stores.warehouse.schema import SQL
+
+PROJECT = Path(__file__).resolve().parents[3]
+FILE = PROJECT / "include" / "stores" / "warehouse" / "queries.sql"
+
+
+def test_each_statement_has_the_name_above_it(tmp_path: Path) -> None:
+    """What stands before the first name is no statement; a statement keeps its lines, and ends with the next name."""
+    file = tmp_path / "queries.sql"
+    file.write_text("-- a word ahead\n\n-- name: one \nSELECT 1\n  -- why\n  , 2\n\n-- name: two\nSELECT '-- name'\n")
+    assert load_queries(file) == {"one": "SELECT 1\n  -- why\n  , 2", "two": "SELECT '-- name'"}
+
+
+def test_a_file_without_names_has_no_statements(tmp_path: Path) -> None:
+    """Nothing is guessed."""
+    file = tmp_path / "queries.sql"
+    file.write_text("SELECT 1;\n")
+    assert load_queries(file) == {}
+
+
+def test_no_name_is_given_twice() -> None:
+    """A second statement of a name would silently take the place of the first."""
+    names = re.findall(r"^-- name: *(\S+)", FILE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(names) == sorted(SQL)
+    assert all(SQL.values())
+
+
+def test_what_is_asked_for_is_there_and_the_other_way_round() -> None:
+    """Every statement that the code names exists, and none is left that nobody names."""
+    sources = [path.read_text(encoding="utf-8") for path in (PROJECT / "include").rglob("*.py")]
+    used = {name for source in sources for name in re.findall(r'SQL\["(\w+)"\]', source)}
+    assert used == set(SQL)
