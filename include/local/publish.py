@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = readable_lines(source)
         config = LocalConfig.from_env(os.environ)
         bootstrap = os.environ.get("MILLRACE_KAFKA_BOOTSTRAP") or config.address("kafka")
-        _publish(source, lines, KafkaSettings(bootstrap), config.shards, screen)
+        topic = os.environ.get("MILLRACE_TOPIC") or KafkaSettings.topic
+        _publish(source, lines, KafkaSettings(bootstrap, topic=topic), config.shards, screen)
         return 0
     except MillraceError as error:
         screen.done()

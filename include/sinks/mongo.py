@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pymongo
 from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
@@ -13,6 +14,7 @@ from include.settings import MongoSettings
 from include.stores.mongo import DUPLICATE_KEY, Document, documents, events_collection, translated
 
 CHUNK = 5_000
+COUNT_SECONDS = 600
 
 
 class MongoSink:
@@ -36,8 +38,8 @@ class MongoSink:
 
     def count(self) -> int:
         """How many events there are."""
-        with translated():
-            # From the primary, which knows every acknowledged write.
+        with translated(), pymongo.timeout(COUNT_SECONDS):
+            # From the primary, which knows every acknowledged write; it goes through the whole index.
             return self._events.count_documents({})
 
     def close(self) -> None:

@@ -13,6 +13,9 @@ from include.local.jvm.host import Settings, read_settings, serve_until_told, st
 _VERSION = (6, 0, 0)
 _WIRE_VERSION = 17
 
+#: The server's way of writing down the pipeline of ``count_documents({})``.
+_COUNT_ALL = '[{"$match" : {}}, {"$group" : {"_id" : 1, "n" : {"$sum" : 1}}}]'
+
 
 def _version() -> Any:
     import jpype
@@ -28,11 +31,14 @@ def _version() -> Any:
     return jpype.JProxy("de.bwaldvogel.mongo.MongoVersion", dict=methods)
 
 
-class _Durable:
-    """A MongoBackend that answers only when what it did is in the file, as ``j: true`` asks of a real server.
+class _Backend:
+    """A MongoBackend that mends two things of the one it holds.
 
-    Left to itself the store writes in the background: a killed process loses what it had already acknowledged. And
-    its background thread tidies the file up under running reads, which then fail with "Chunk not found".
+    It answers only when what it did is in the file, as ``j: true`` asks of a real server. Left to itself the store
+    writes in the background: a killed process loses what it had already acknowledged, and the background thread
+    tidies the file up under running reads, which then fail with "Chunk not found".
+
+    And it counts a whole collection by what the collection knows, instead of reading every document into memory.
     """
 
     def __init__(self, backend: Any, store: Any) -> None:
@@ -41,13 +47,33 @@ class _Durable:
 
     def handleMessage(self, message: Any) -> Any:  # noqa: N802 (Java's name)
         """Called from the server's threads, for every command of a current driver."""
+        command = message.getDocument()
+        if _counts_all(command):
+            return self._counted(message, command)
         reply = self._backend.handleMessage(message)
         if self._store.hasUnsavedChanges():
             self._store.commit()
         return reply
 
+    def _counted(self, message: Any, command: Any) -> Any:
+        import jpype
+
+        document, channel = jpype.JClass("de.bwaldvogel.mongo.bson.Document"), message.getChannel()
+        database, collection = message.getDatabaseName(), command.get("aggregate")
+        number = self._backend.handleCommand(channel, database, "count", document("count", collection)).get("n")
+        found = jpype.JClass("java.util.ArrayList")()
+        if number:
+            found.add(document("_id", jpype.JInt(1)).append("n", number))
+        cursor = document("id", jpype.JLong(0)).append("ns", f"{database}.{collection}").append("firstBatch", found)
+        return document("cursor", cursor).append("ok", jpype.JDouble(1.0))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
+
+
+def _counts_all(command: Any) -> bool:
+    """Whether it is what drivers send for ``count_documents({})``."""
+    return command.containsKey("aggregate") and str(command.get("pipeline")) == _COUNT_ALL
 
 
 def _open_store(settings: Settings) -> Any:
@@ -65,8 +91,8 @@ def main() -> None:
 
     store = _open_store(settings)
     backend = jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(store).version(_version())
-    durable = jpype.JProxy("de.bwaldvogel.mongo.MongoBackend", inst=_Durable(backend, store))
-    server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(durable)
+    mended = jpype.JProxy("de.bwaldvogel.mongo.MongoBackend", inst=_Backend(backend, store))
+    server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(mended)
     server.bind(settings["host"], settings["port"])
     print(f"listening on {settings['host']}:{settings['port']}, data in {settings['file']}", flush=True)
 
