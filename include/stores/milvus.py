@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from pymilvus.exceptions import MilvusException, ParamError
 from include import errors
 from include.domain.generation import Generation
 from include.settings import MilvusSettings
+
+# What it logs as an error, with a trace, it raises as well, and we may be about to try again.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 #: Without a timeout pymilvus tries for minutes, and waits for ever for a server that hangs. Every call gets this one.
 TIMEOUT_S = 30
@@ -152,8 +156,8 @@ class VectorCollection:
             try:
                 client.query(self.name, ids=["-"], output_fields=["id"], consistency_level=STRONG, timeout=5)
                 return
-            except MilvusException:
-                if time.monotonic() > deadline:
+            except (MilvusException, grpc.RpcError) as exc:
+                if _is_permanent(exc) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
 

@@ -30,7 +30,7 @@ from include.local.demo.source import FileLines, Lines, ShopLines
 from include.local.demo.wait import Collector, Progress, wait_for_lists
 from include.local.jars import ROOTS, fetch, locked
 from include.local.stack import Stack
-from include.pipeline.reconcile import differences
+from include.pipeline.reconcile import Counts, differences
 from include.ports import Source
 from include.settings import Settings
 
@@ -40,6 +40,7 @@ _CANDIDATES = 24
 _HISTORY = 4
 _SETTLE_S = 1.0
 _LEADERS_S = 30.0
+_COUNT_S = 120.0
 
 #: The events may be of any age: recency counts from the newest of them, and every user's list is kept alive.
 _VARIABLES = {"AIRFLOW_VAR_MILLRACE_AS_OF": "newest_event", "AIRFLOW_VAR_MILLRACE_ACTIVE_DAYS": "all"}
@@ -176,7 +177,7 @@ class Demo:
 
     def _finish(self, manifest: Manifest, survey: Survey, settings: Settings) -> Report:
         self._screen.say("counting what is in the stores")
-        found, wrong = found_counts(settings, self._recount.users())
+        found, wrong = self._found(settings)
         report = make_report(found, manifest, time.time())
         write_report(self._options.report, report)
         self._saved(replace(manifest, state=State.OVER))
@@ -187,6 +188,18 @@ class Demo:
             raise DifferenceError("the figures are not right:\n" + "\n".join(f"  - {one}" for one in wrongs))
         self._show_users()
         return report
+
+    def _found(self, settings: Settings) -> tuple[Counts, int]:
+        """A server that was just started again may not answer at once: that is no difference."""
+        deadline = time.monotonic() + _COUNT_S
+        while True:
+            try:
+                return found_counts(settings, self._recount.users())
+            except TransientError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self._screen.progress(f"counting again: {error}")
+                time.sleep(_SETTLE_S)
 
     def _show_users(self) -> None:
         url = self._stack.environment()["MILLRACE_READER_URL"]
