@@ -27,14 +27,18 @@ def _silent_for_a_while(servers: Servers) -> Iterator[None]:
     record = records.read(servers.stack.config.run, "milvus")
     assert record is not None
     members = record.members()
-    resume = threading.Timer(_SILENT_S, lambda: [os.kill(pid, signal.SIGCONT) for pid in members])
-    for pid in members:
-        os.kill(pid, signal.SIGSTOP)
+    resume = threading.Timer(_SILENT_S, _send, (members, signal.SIGCONT))
+    _send(members, signal.SIGSTOP)
     resume.start()
     try:
         yield
     finally:
         resume.join()
+
+
+def _send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 def test_a_collection_that_is_silent_at_first_is_waited_for(servers: Servers, milvus_settings: MilvusSettings) -> None:
