@@ -15,8 +15,10 @@ from include.local.config import LocalConfig
 from include.local.doctor import report
 from include.local.environment import client_environment, shell_lines
 from include.local.logs import show
+from include.local.shards import shard_table
 from include.local.stack import Stack
 from include.local.status import table
+from include.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +70,12 @@ def _down(config: LocalConfig, _: argparse.Namespace) -> int:
 def _status(config: LocalConfig, _: argparse.Namespace) -> int:
     rows = Stack(config, _say).status()
     print(table(rows))
-    return 0 if all(row.answers for row in rows) else 1
+    answering = {row.name for row in rows if row.answers}
+    if {"kafka", "postgres"} <= answering:
+        print()
+        print(shard_table(Settings.from_environment(client_environment(config))))
+    # A server that nobody started is no fault, unless that is all of them.
+    return 0 if answering and all(row.answers or row.state == "stopped" for row in rows) else 1
 
 
 def _env(config: LocalConfig, _: argparse.Namespace) -> int:
@@ -119,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start the servers; return when each one answers")
     up.add_argument("--only", metavar="A,B", help="these servers and what they need")
     commands.add_parser("down", help="end every process of this installation")
-    commands.add_parser("status", help="what runs, how much memory it takes, whether it answers")
+    commands.add_parser("status", help="what runs and answers; lag and last batch of each shard")
     commands.add_parser("env", help="export lines for clients")
     reset = commands.add_parser("reset", help="down, then delete the data; downloads stay")
     reset.add_argument("--yes", action="store_true", help="do not ask")
