@@ -44,7 +44,7 @@ def aggregate(
     from include.pipeline import aggregate as step
 
     with bootstrap.opened(bootstrap.warehouse(connections.warehouse())) as (warehouse,):
-        if str(dag_run.run_type) != "backfill" or data_interval_start is None or data_interval_end is None:
+        if dag_run.run_type != "backfill" or data_interval_start is None or data_interval_end is None:
             return step.aggregate_touched(warehouse.engagement)
         start, end = data_interval_start.timestamp(), data_interval_end.timestamp()
         return step.aggregate_between(warehouse.engagement, round(start * 1000), round(end * 1000))

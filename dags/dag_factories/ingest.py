@@ -86,7 +86,7 @@ def stage(
     with bootstrap.opened(
         bootstrap.source(kafka), bootstrap.dead_letters(kafka), bootstrap.warehouse(connections.warehouse())
     ) as (source, dead_letters, warehouse):
-        span = published_span(str(dag_run.run_type), params or {}, data_interval_start, data_interval_end)
+        span = published_span(dag_run.run_type, params or {}, data_interval_start, data_interval_end)
         if span is None:
             ref = stage_step.claim(source, warehouse.ledger, kafka.topic, shard, pipeline.batch_size)
         else:
