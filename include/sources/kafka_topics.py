@@ -21,10 +21,11 @@ def ensure_topics(settings: KafkaSettings, shards: int) -> None:
     """
     with translated():
         admin = AdminClient(properties(settings, {}, {}), logger=log)
-    _create(admin, NewTopic(settings.topic, num_partitions=shards))
+    is_new = _create(admin, NewTopic(settings.topic, num_partitions=shards))
     bytes_allowed = {"max.message.bytes": str(_DEAD_LETTER_BYTES)}
     _create(admin, NewTopic(settings.dead_letter_topic, num_partitions=shards, config=bytes_allowed))
-    found = _partitions(admin, settings.topic)
+    # Brokers may not have heard yet of a topic that was just made, and it is as we asked for.
+    found = shards if is_new else _partitions(admin, settings.topic)
     if found != shards:
         raise ConfigurationError(
             f"the topic {settings.topic} has {found} partitions, but shards is {shards}: set shards to {found}, or "
@@ -32,7 +33,8 @@ def ensure_topics(settings: KafkaSettings, shards: int) -> None:
         )
 
 
-def _create(admin: AdminClient, topic: NewTopic) -> None:
+def _create(admin: AdminClient, topic: NewTopic) -> bool:
+    """Whether it was made now; False when it was there already."""
     with translated():
         futures = admin.create_topics([topic], operation_timeout=REQUEST_S, request_timeout=REQUEST_S)
         try:
@@ -40,6 +42,8 @@ def _create(admin: AdminClient, topic: NewTopic) -> None:
         except KafkaException as exc:
             if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+            return False
+    return True
 
 
 def _partitions(admin: AdminClient, topic: str) -> int:
