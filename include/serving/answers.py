@@ -12,7 +12,7 @@ from include.domain.recommendation_list import VERSION_BYTES
 
 _ENCODER = msgspec.json.Encoder()
 #: What decoding bytes of another hand may raise.
-UNREADABLE = (msgspec.MsgspecError, OverflowError, ValueError, OSError)
+UNREADABLE = (msgspec.MsgspecError, OverflowError, RecursionError, ValueError, OSError)
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):

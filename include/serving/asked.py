@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import batched
+from itertools import batched, islice
 
 from include.domain.recommendation_list import ASKED_KEY
 from include.serving.metrics import Metrics
@@ -41,8 +41,12 @@ class Asked:
             for command in _commands(noted, now_s):
                 await answer(connection.call(*command))
         except BaseException:
-            self._noted = noted | self._noted
+            self._keep(noted | self._noted)
             raise
+
+    def _keep(self, notes: dict[bytes, int]) -> None:
+        self._noted = dict(islice(notes.items(), MOST_NOTED))
+        self._metrics.notes_dropped += len(notes) - len(self._noted)
 
 
 def _commands(noted: dict[bytes, int], now_s: int) -> Iterator[tuple[bytes, ...]]:

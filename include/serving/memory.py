@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.domain.recommendation_list import list_key
+from include.domain.recommendation_list import MAX_ITEMS, list_key
 from include.serving.answers import UNREADABLE, Answer, render
 
 #: Lists kept of those served lately; with their answers some 8 MB.
@@ -21,7 +21,7 @@ class Popular:
         if packed == self._packed:
             return True
         try:
-            render(packed, 1)
+            render(packed, MAX_ITEMS)  # all of it: an item beyond the first may be the one that is unreadable
         except UNREADABLE:
             return False
         self._packed, self._answers = packed, {}
@@ -60,7 +60,12 @@ class Recent:
         kept = self._kept.get(user)
         if kept is None:
             return None
-        return kept[2] if kept[1] == limit else render(kept[0], limit)
+        if kept[1] == limit:
+            return kept[2]
+        try:
+            return render(kept[0], limit)
+        except UNREADABLE:  # beyond the items that were served
+            return None
 
 
 class Memory:

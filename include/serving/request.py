@@ -35,9 +35,14 @@ def limit_of(query: bytes) -> int:
     """``limit`` in a query string. Raises ``InvalidRequestError``. Other parameters are passed over."""
     if not query:
         return DEFAULT_LIMIT
-    values = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == b"limit"]
+    # as text: of bytes, parse_qsl takes ASCII only, and another parameter may have anything
+    values = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "limit"]
     if not values:
         return DEFAULT_LIMIT
-    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 4 or not 1 <= int(values[0]) <= MAX_ITEMS:
+    if len(values) > 1 or not _is_number(values[0]) or not 1 <= int(values[0]) <= MAX_ITEMS:
         raise InvalidRequestError(f"limit must be one whole number from 1 to {MAX_ITEMS}")
     return int(values[0])
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= 4

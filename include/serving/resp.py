@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._unsent: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._in_grace = False
+        self._grace_began = 0.0
         self.lost = False
 
     def get(self, key: bytes) -> asyncio.Future[Any]:
@@ -77,7 +77,6 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.lost:
             return
-        self._in_grace = False
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
@@ -109,14 +108,16 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if not self._waiting:
             return
-        left = self._waiting[0][1] + self._deadline_s - self._loop.time()
-        if left <= 0:
-            if self._in_grace:
-                self.drop(f"no reply within {self._deadline_s * 1000:.0f} ms")
-                return
-            self._in_grace = True
-            left = _GRACE_S
-        self._timer = self._loop.call_later(left, self._check_deadline)
+        now = self._loop.time()
+        due = self._waiting[0][1] + self._deadline_s
+        if due <= self._grace_began:
+            # whatever else was read meanwhile: a server that is late with every reply is never silent
+            self.drop(f"no reply within {self._deadline_s * 1000:.0f} ms")
+            return
+        if due <= now:
+            self._grace_began = now
+            due = now + _GRACE_S
+        self._timer = self._loop.call_later(due - now, self._check_deadline)
 
 
 async def connect(address: Address, deadline_s: float) -> Connection:
@@ -132,7 +133,7 @@ async def connect(address: Address, deadline_s: float) -> Connection:
                 _, connection = await loop.create_unix_connection(protocol, address.path)
             else:
                 _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=address.tls)
-    except OSError as exc:  # a timeout is one, and so is every error of TLS
+    except (OSError, UnicodeError) as exc:  # a timeout, every error of TLS; a name that no host can have
         raise StoreAwayError(f"no connection to {address}: {exc or 'no answer in time'}") from exc
     try:
         if address.password:

@@ -16,7 +16,7 @@ from include.serving.metrics import Metrics
 from include.serving.resp import Connection, StoreAwayError, answer, connect
 
 #: The longest that a request waits for Redis.
-READ_DEADLINE_S = 0.06
+READ_DEADLINE_S = 0.08
 #: How often the generation and the popular list are read again: also the probe that finds a hung server.
 REFRESH_S = 1.0
 FLUSH_S = 5.0
@@ -80,6 +80,8 @@ class Store:
         try:
             connection = await connect(self._address, READ_DEADLINE_S)
             await self._read(connection)
+            if connection.lost:  # between the last reply and now, when nobody listened for it yet
+                raise StoreAwayError("the connection ended")
         except StoreAwayError as exc:
             self._failed(str(exc))
             if connection is not None:
@@ -100,8 +102,8 @@ class Store:
 
     async def _read(self, connection: Connection) -> None:
         current = await answer(connection.get(CURRENT_KEY))
-        self.has_current = current is not None
         if current is None:
+            self.has_current = False
             return
         generation = current.decode(errors="replace")
         if generation != self._memory.generation:
@@ -109,6 +111,8 @@ class Store:
         popular = await answer(connection.get(popular_key(generation)))
         if popular is not None and not self._memory.popular.take(popular):
             self._metrics.redis_errors["unreadable"] += 1
+        # last, so that who is told "ready" finds the popular list there
+        self.has_current = True
 
     async def _flush_if_due(self, connection: Connection) -> None:
         now = time.monotonic()
