@@ -112,6 +112,8 @@ def show_users(console: Console, users: Sequence[Shown]) -> None:
         )
         if shown.history:
             console.print(f"  engaged lately with: {_plain(', '.join(shown.history))}", soft_wrap=True)
+        if not shown.items:
+            console.print("  nothing to recommend: there is no item that this user has not met")
         for rank, item in enumerate(shown.items, start=1):
             text = item.text or item.item_id
             console.print(f"  {rank:2d}. {_plain(text)}  [dim]{_plain(item.reason)}[/dim]", soft_wrap=True)

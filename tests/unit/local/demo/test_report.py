@@ -85,6 +85,12 @@ def test_users_are_shown_with_texts_and_reasons() -> None:
     assert "engaged lately with: Lamp" in page
 
 
+def test_a_user_with_nothing_to_recommend_is_told_so() -> None:
+    """An empty list is explained: where every item is the user's own, none is left."""
+    page = _shown(show_users, [Shown("only", "popular", [], ["Lamp"])])
+    assert "nothing to recommend" in page
+
+
 def _reader(request: httpx.Request) -> httpx.Response:
     user = request.url.raw_path.split(b"/")[3].decode()
     if user == "broken":
