@@ -215,23 +215,34 @@ def test_a_cancelled_caller_leaves_its_place() -> None:
 
 def test_our_own_delay_is_not_the_servers() -> None:
     """A reply that lies in the socket while our event loop is busy for longer than the deadline still counts."""
-    replied = threading.Event()
+    blocked, replied = threading.Event(), threading.Event()
 
     def serve(listener: socket.socket) -> None:
         client, _ = listener.accept()
         with client:
             client.recv(1_000)
+            blocked.wait(PATIENT_S)
             client.sendall(bulk(b"value"))
             replied.set()
             client.recv(1_000)
 
     async def scenario(port: int) -> None:
         connection = await connect(Address(port=port), DEADLINE_S)
-        reply = connection.get(b"key")
-        await asyncio.sleep(0.001)
-        assert replied.wait(PATIENT_S)
-        time.sleep(3 * DEADLINE_S)
-        assert await reply == b"value"
+        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+
+        def busy() -> None:
+            # as the callback of a socket: timers come next, and only then is another socket read
+            loop.remove_reader(ours)
+            blocked.set()
+            assert replied.wait(PATIENT_S)
+            time.sleep(3 * DEADLINE_S)
+
+        with ours, theirs:
+            loop.add_reader(ours, busy)
+            reply = connection.get(b"key")
+            await asyncio.sleep(0)  # it is sent
+            theirs.send(b"x")
+            assert await reply == b"value"
         connection.drop("the test ends")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
