@@ -22,14 +22,17 @@ def seeds(config: LocalConfig, secrets: Secrets, file: Path = FILE) -> dict[str,
     content = _read(file)
     here = _of_this_installation(config, secrets)
     return {
-        "connections": [_connection(entry, here) for entry in content.get("connections") or ()],
+        "connections": [_connection(entry, here) for entry in _entries(content, "connections", "conn_id", "conn_type")],
         "pools": [
             {"name": entry["pool_name"], "slots": entry["pool_slot"], "description": entry.get("pool_description", "")}
-            for entry in content.get("pools") or ()
+            for entry in _entries(content, "pools", "pool_name")
             # The Astro CLI skips a pool without slots too.
             if entry.get("pool_slot")
         ],
-        "variables": {entry["variable_name"]: str(entry["variable_value"]) for entry in content.get("variables") or ()},
+        "variables": {
+            entry["variable_name"]: str(entry["variable_value"])
+            for entry in _entries(content, "variables", "variable_name", "variable_value")
+        },
     }
 
 
@@ -46,15 +49,25 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
+def _entries(content: Mapping[str, Any], section: str, *needed: str) -> list[dict[str, Any]]:
+    """The entries of a section. Raises ``ConfigurationError`` for one without a field that it needs."""
+    entries = list(content.get(section) or ())
+    for entry in entries:
+        if not isinstance(entry, dict) or any(entry.get(name) in (None, "") for name in needed):
+            raise ConfigurationError(f"{FILE.name}: each of {section} needs {' and '.join(needed)}, and one is {entry}")
+    return entries
+
+
 def _connection(entry: Mapping[str, Any], here: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """One connection as Airflow's model takes it; an unset field is absent."""
-    name = entry.get("conn_id")
-    if not name or not entry.get("conn_type"):
-        raise ConfigurationError(f"{FILE.name}: a connection needs conn_id and conn_type, and one is {dict(entry)}")
+    name = entry["conn_id"]
+    given = entry.get("conn_extra") or {}
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"{FILE.name}: conn_extra of {name} must be keys and values, and is {given!r}")
     fields = ("conn_type", "host", "schema", "login", "port")
     found = {key: entry.get(key if key == "conn_type" else f"conn_{key}") for key in fields}
     over = dict(here.get(name, {}))
-    extra = {**(entry.get("conn_extra") or {}), **over.pop("extra", {})}
+    extra = {**given, **over.pop("extra", {})}
     return {"conn_id": name, **{key: value for key, value in found.items() if value}, **over, "extra": extra}
 
 

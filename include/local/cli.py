@@ -84,11 +84,20 @@ def _env(config: LocalConfig, _: argparse.Namespace) -> int:
 
 
 def _reset(config: LocalConfig, options: argparse.Namespace) -> int:
-    if not options.yes and input(f"Stop the servers and delete their data in {config.home}? [y/N] ") != "y":
+    if not options.yes and not _agreed(f"Stop the servers and delete their data in {config.home}? [y/N] "):
         print("nothing was done")
         return 1
     Stack(config, _say).reset()
     return 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question) == "y"
+    except EOFError:
+        # Nobody is there to ask, as in a script without --yes.
+        print()
+        return False
 
 
 def _logs(config: LocalConfig, options: argparse.Namespace) -> int:

@@ -19,7 +19,8 @@ def show(config: LocalConfig, server: str | None, lines: int, follow: bool, say:
     places = {file: file.stat().st_size for file in files}
     for file in files:
         say(f"==> {file} <==")
-        say(tail(file, lines))
+        if lines > 0:
+            say(tail(file, lines))
     while follow:
         time.sleep(0.3)
         for file in files:

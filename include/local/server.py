@@ -192,9 +192,8 @@ def tail(log: Path, lines: int) -> str:
 
 def _wait(process: subprocess.Popen[bytes], stdin: str, cancelled: threading.Event) -> int:
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError), process.stdin:
         process.stdin.write(stdin.encode())
-        process.stdin.close()
     while not cancelled.is_set():
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=0.1)

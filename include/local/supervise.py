@@ -212,7 +212,8 @@ class Supervisor:
             "stopwaitsecs": server.stop.seconds,
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": self._config.log(server.name),
+            # The supervisor expands this one twice.
+            "stdout_logfile": str(self._config.log(server.name)).replace("%", "%%"),
             "stdout_logfile_maxbytes": "20MB",
             "stdout_logfile_backups": 2,
         }
