@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,13 @@ _FIELDS: Mapping[str, DataType] = {
 }
 
 type Contents = Mapping[str, tuple[int, str]]
+
+
+class _Chunk(NamedTuple):
+    """Some events of a batch whose vectors lie in one partition."""
+
+    partition: str
+    events: pa.Table
 
 
 class MilvusSink:
@@ -69,9 +77,8 @@ class MilvusSink:
         concerned = batch.events.filter(pc.or_(has_text, batch.events.column("replaces")))
         position = {text_hash: row for row, text_hash in enumerate(batch.text_hashes)}
         with translated():
-            for partition, events in self._by_partition(concerned):
-                for start in range(0, events.num_rows, ROWS_PER_QUERY):
-                    self._store(partition, events.slice(start, ROWS_PER_QUERY), position, batch.vectors)
+            for chunk, stored in self._read_ahead(self._chunks(concerned)):
+                self._store(chunk, stored, position, batch.vectors)
         return int(pc.sum(has_text).as_py() or 0)
 
     def count(self) -> int:
@@ -96,10 +103,30 @@ class MilvusSink:
         for shard in np.unique(shard_of_row):
             yield _partition(int(shard)), events.filter(pa.array(shard_of_row == shard))
 
-    def _store(self, partition: str, events: pa.Table, position: Mapping[str, int], vectors: np.ndarray) -> None:
-        stored = self._stored(partition, events.column("event_id").to_pylist())
+    def _chunks(self, events: pa.Table) -> Iterator[_Chunk]:
+        for partition, rows in self._by_partition(events):
+            for start in range(0, rows.num_rows, ROWS_PER_QUERY):
+                yield _Chunk(partition, rows.slice(start, ROWS_PER_QUERY))
+
+    def _read_ahead(self, chunks: Iterable[_Chunk]) -> Iterator[tuple[_Chunk, Contents]]:
+        """Each chunk with what is stored of it, while what is stored of the next one is asked for.
+
+        A read that sees every write waits a fraction of a second for the server's clock, however few rows it is
+        for. No two chunks of a batch have an event in common, so writing one changes nothing of the other.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="milvus") as ahead:
+            waiting: tuple[_Chunk, Future[Contents]] | None = None
+            for chunk in chunks:
+                coming = chunk, ahead.submit(self._stored, chunk)
+                if waiting is not None:
+                    yield waiting[0], waiting[1].result()
+                waiting = coming
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+
+    def _store(self, chunk: _Chunk, stored: Contents, position: Mapping[str, int], vectors: np.ndarray) -> None:
         rows, gone = [], []
-        for row in _rows(events):
+        for row in _rows(chunk.events):
             text_hash = row.pop("text_hash")
             known = stored.get(row["id"])
             if known is not None and known >= (row["version"], row["digest"]):
@@ -109,16 +136,16 @@ class MilvusSink:
                 rows.append(row)
             elif known is not None:
                 gone.append(row["id"])
-        self._vectors.upsert(self._client, rows, partition)
+        self._vectors.upsert(self._client, rows, chunk.partition)
         if gone:
-            self._client.delete(self._vectors.name, ids=gone, partition_name=partition, timeout=TIMEOUT_S)
+            self._client.delete(self._vectors.name, ids=gone, partition_name=chunk.partition, timeout=TIMEOUT_S)
 
-    def _stored(self, partition: str, ids: list[str]) -> Contents:
+    def _stored(self, chunk: _Chunk) -> Contents:
         found = self._client.query(
             self._vectors.name,
-            ids=ids,
+            ids=chunk.events.column("event_id").to_pylist(),
             output_fields=["id", "version", "digest"],
-            partition_names=[partition],
+            partition_names=[chunk.partition],
             consistency_level=STRONG,
             timeout=TIMEOUT_S,
         )

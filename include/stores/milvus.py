@@ -28,8 +28,8 @@ READY_S = 90
 
 #: Reads that see every acknowledged write.
 STRONG = "Strong"
-#: One query answers at most 16,384 rows.
-ROWS_PER_QUERY = 10_000
+#: One query answers at most 16,384 rows; as many as a write holds, so that the next one waits while these are written.
+ROWS_PER_QUERY = 5_000
 
 #: Milvus counts bytes: an id has up to 128 characters of up to four.
 ID_BYTES = 512
