@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +24,31 @@ import pytest
 from redis import Redis
 
 from include.errors import ConfigurationError
-from include.local import records
+from include.local import records, supervise
 from include.local.config import PORT_PREFIX, PROJECT, LocalConfig
-from include.local.launch import start_mark
-from include.local.server import ServerError
+from include.local.credentials import load_or_create
+from include.local.launch import session_members, start_mark
+from include.local.probe import http_get
+from include.local.server import Context, Launch, Server, ServerError
 from include.local.stack import Stack
+from include.local.start import Starter
+from include.local.stop import Stopper
 from include.local.supervise import Supervisor
 
 PATIENCE_S = 60
 #: The cheapest servers: one that needs another.
 CHEAP = ("redis", "reader")
+
+#: Says for a while that it is not ready.
+LATE = """
+import http.server, sys, time
+ready = time.monotonic() + 1.5
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if time.monotonic() > ready else 503)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
 
 
 class Said(list[str]):
@@ -107,6 +125,50 @@ def taken(port: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def stranger_recorded_as(stack: Stack, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of nobody's whose number stands in a record, beside the start time of another one."""
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    try:
+        record = json.loads(records.path(stack.config.run, "redis").read_text(encoding="utf-8"))
+        reused = {**record, "name": name, "pid": stranger.pid, "pgid": stranger.pid, "sid": stranger.pid}
+        records.path(stack.config.run, name).write_text(json.dumps(reused), encoding="utf-8")
+        yield stranger
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def supervisor_of(server: int) -> int:
+    """The parent of a server's process."""
+    return session_members(os.getsid(server))[server]
+
+
+def a_server(program: str) -> Server:
+    """A Python program as a server that is asked over HTTP at the port of Redis, which is its argument."""
+
+    def launch(context: Context) -> Launch:
+        return Launch((sys.executable, "-c", program, str(context.config.ports["redis"])), context.config.run)
+
+    def answers(context: Context) -> None:
+        http_get(f"http://{context.config.address('redis')}")
+
+    return Server("odd", ("redis",), launch, answers)
+
+
+@contextmanager
+def starting(stack: Stack, said: Said, server: Server) -> Iterator[Starter]:
+    """What starts servers under a supervisor that knows this one; both are ended."""
+    for folder in (stack.config.run, stack.config.logs):
+        folder.mkdir(parents=True)
+    supervisor = Supervisor(stack.config)
+    supervisor.start([server])
+    try:
+        yield Starter(Context(stack.config, load_or_create(stack.config.home)), supervisor, said)
+    finally:
+        Stopper(stack.config, supervisor, said).end_all()
+
+
 def test_up_returns_when_servers_answer_and_down_leaves_none(stack: Stack, said: Said) -> None:
     """What was asked for answers, with what it needs; after down no process of it runs and its ports are free."""
     stack.up(["reader"])
@@ -127,6 +189,50 @@ def test_a_second_up_changes_nothing(stack: Stack, said: Said) -> None:
     stack.up(CHEAP)
     assert {name: pid(stack, name) for name in before} == before
     assert said.text.count("was up already") == len(CHEAP)
+
+
+def test_a_server_is_up_once_it_answers(stack: Stack, said: Said) -> None:
+    """A process that runs and listens is not enough: one that still says no is waited for."""
+    late = a_server(LATE)
+    with starting(stack, said, late) as starter:
+        starter.start([late])
+        assert httpx.get(f"http://{stack.config.address('redis')}", trust_env=False).is_success
+    assert running(stack) == []
+
+
+def test_a_server_that_never_answers_is_named_with_its_log(stack: Stack, said: Said) -> None:
+    """After its time the error says that it does not answer, and how its log ends."""
+    mute = replace(a_server("import time; print('not today', flush=True); time.sleep(600)"), start_seconds=2)
+    with starting(stack, said, mute) as starter, pytest.raises(ServerError) as error:
+        starter.start([mute])
+    assert str(error.value).startswith("odd does not answer after 2 s")
+    assert f"Its log is {stack.config.log('odd')}; it ends:\n    not today" in str(error.value)
+
+
+def test_a_later_up_adds_to_what_runs(stack: Stack) -> None:
+    """Who asks for one more server does not disturb the first; one that fails does not either."""
+    stack.up(["redis"])
+    first = pid(stack, "redis")
+    odd = replace(stack.config, extra_environment={"MILLRACE_READER_PORT": "none"})
+    with pytest.raises(ServerError, match="reader ends again and again"):
+        Stack(odd, stack.say).up(["reader"])
+    assert set(running(stack)) == {"redis", records.SUPERVISOR}
+    stack.up(["reader"])
+    assert reader_is_healthy(stack)
+    assert pid(stack, "redis") == first
+
+
+def test_only_one_works_on_a_home(stack: Stack, said: Said) -> None:
+    """An up that finds another up, down or reset of its home at work says so, and goes on after it."""
+    with (stack.config.home / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        up = pool.submit(stack.up, ["redis"])
+        wait_until(lambda: said or up.done())
+        assert said.text == "waiting for another up, down or reset of this home"
+        assert running(stack) == []
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        up.result(PATIENCE_S)
+    assert set(running(stack)) == {"redis", records.SUPERVISOR}
 
 
 def test_a_server_that_crashes_is_started_again_with_its_data(stack: Stack) -> None:
@@ -164,18 +270,46 @@ def test_what_a_killed_supervisor_left_is_ended(stack: Stack, said: Said, then: 
 def test_a_stranger_with_a_recorded_number_is_left_alone(stack: Stack) -> None:
     """A process that got a recorded server's number since is not the one that was written down, and lives on."""
     stack.up(["redis"])
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    try:
-        path = records.path(stack.config.run, "milvus")
-        record = json.loads(records.path(stack.config.run, "redis").read_text(encoding="utf-8"))
-        reused = {**record, "name": "milvus", "pid": stranger.pid, "pgid": stranger.pid, "sid": stranger.pid}
-        path.write_text(json.dumps(reused), encoding="utf-8")
+    with stranger_recorded_as(stack, "milvus") as stranger:
         stack.down()
         assert stranger.poll() is None
         assert running(stack) == []
-    finally:
-        stranger.kill()
-        stranger.wait()
+
+
+def test_a_supervisor_of_before_a_restart_is_no_supervisor(stack: Stack, said: Said) -> None:
+    """Its number may be anybody's by now: up starts another one and does not touch the stranger."""
+    stack.up(["redis"])
+    with stranger_recorded_as(stack, records.SUPERVISOR) as stranger:
+        old = pid(stack, "redis")
+        os.kill(supervisor_of(old), signal.SIGKILL)
+        stack.up(["redis"])
+        assert stranger.poll() is None
+        assert start_mark(old) is None
+        stack.down()
+        assert stranger.poll() is None
+        assert running(stack) == []
+
+
+def test_down_ends_a_supervisor_that_hangs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers nobody and heeds no signal: it is killed, with the servers that it should have ended."""
+    monkeypatch.setattr(supervise, "_RPC_SECONDS", 1.0)
+    stack.up(["redis"])
+    members = [pid for record in records.read_all(stack.config.run) for pid in record.members()]
+    os.kill(pid(stack, records.SUPERVISOR), signal.SIGSTOP)
+    stack.down()
+    assert not any(map(start_mark, members))
+
+
+def test_a_server_that_was_given_up_is_shown(stack: Stack) -> None:
+    """One that cannot be started again after a crash is no longer up, and status says so with its exit code."""
+    stack.up(["redis"])
+    (stack.config.run / "redis.conf").write_text("nonsense\n")
+    os.kill(pid(stack, "redis"), signal.SIGKILL)
+    wait_until(lambda: Supervisor(stack.config).states()["redis"].state == "FATAL")
+    status = command(stack, "status")
+    assert status.returncode == 1
+    assert re.search(r"^redis +fatal .* no$", status.stdout, re.MULTILINE)
+    assert "nonsense" in command(stack, "logs", "redis").stdout
 
 
 def test_a_taken_port_is_named_and_nothing_is_left_running(stack: Stack) -> None:
@@ -235,14 +369,20 @@ def test_the_commands_show_what_runs(stack: Stack) -> None:
     assert running(stack) == []
 
 
-def test_reset_deletes_data_and_keeps_downloads(stack: Stack) -> None:
-    """After reset the servers begin empty; the jars stay where they are."""
-    stack.up(["redis"])
-    with Redis.from_url(stack.environment()["MILLRACE_REDIS_URL"]) as client:
+def test_reset_deletes_data_and_keeps_downloads(stack: Stack, said: Said) -> None:
+    """After reset the servers begin empty; the jars stay where they are, also within the home."""
+    jar = stack.config.home / "jars" / "some.jar"
+    jar.parent.mkdir()
+    jar.touch()
+    own = Stack(replace(stack.config, jar_cache=jar.parent), said)
+    own.up(["redis"])
+    with Redis.from_url(own.environment()["MILLRACE_REDIS_URL"]) as client:
         client.set("gone", "soon")
-    stack.reset()
-    assert running(stack) == []
-    assert not (stack.config.home / "data").exists()
-    stack.up(["redis"])
-    with Redis.from_url(stack.environment()["MILLRACE_REDIS_URL"]) as client:
+    own.reset()
+    assert running(own) == []
+    assert not (own.config.home / "data").exists()
+    assert not own.config.logs.exists()
+    assert jar.exists()
+    own.up(["redis"])
+    with Redis.from_url(own.environment()["MILLRACE_REDIS_URL"]) as client:
         assert client.get("gone") is None

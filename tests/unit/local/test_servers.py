@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import stat
 import tempfile
@@ -200,9 +201,7 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who runs us is root, and there are two users."""
     users = {"postgres": 70, "root": 0}
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(
-        postgres.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=users[name], pw_gid=users[name] + 1)
-    )
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=users[name], pw_gid=users[name] + 1))
 
 
 def test_postgres_runs_as_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

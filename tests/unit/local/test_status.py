@@ -83,7 +83,11 @@ def test_a_server_that_runs_need_not_answer(context: Context) -> None:
 def test_servers_are_asked_side_by_side(context: Context) -> None:
     """Several that hang cost the time of one: here each answers only while the other is being asked."""
     together = threading.Barrier(2, timeout=30)
-    servers = [a_server(name, lambda _: together.wait() and None) for name in ("a", "b")]
+
+    def answers(_: Context) -> None:
+        together.wait()
+
+    servers = [a_server(name, answers) for name in ("a", "b")]
     rows = server_statuses(context, {name: running(name, os.getpid()) for name in "ab"}, servers)
     assert [row.name for row in rows if row.answers] == ["a", "b"]
 
