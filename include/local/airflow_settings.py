@@ -41,7 +41,7 @@ def _read(file: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as exc:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise ConfigurationError(f"{file} cannot be read: {exc}") from exc
     found = content.get("airflow") if isinstance(content, dict) else None
     if not isinstance(found, dict):
@@ -51,7 +51,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _entries(content: Mapping[str, Any], section: str, *needed: str) -> list[dict[str, Any]]:
     """The entries of a section. Raises ``ConfigurationError`` for one without a field that it needs."""
-    entries = list(content.get(section) or ())
+    entries = content.get(section) or []
+    if not isinstance(entries, list):
+        raise ConfigurationError(f"{FILE.name}: {section} must be a list, and is {entries!r}")
     for entry in entries:
         if not isinstance(entry, dict) or any(entry.get(name) in (None, "") for name in needed):
             raise ConfigurationError(f"{FILE.name}: each of {section} needs {' and '.join(needed)}, and one is {entry}")

@@ -165,3 +165,19 @@ def test_an_entry_that_lacks_a_field_is_named(
     """A slip in the file is an error that names the field, not a traceback."""
     with pytest.raises(ConfigurationError, match=rf"airflow_settings\.yaml.*{lacking}"):
         read(config, secrets, f"airflow: {{{section}: [{entry}]}}")
+
+
+@pytest.mark.parametrize("section", ["connections", "pools", "variables"])
+@pytest.mark.parametrize("content", ["5", "text", "{a: b}"])
+def test_a_section_that_is_no_list_is_named(config: LocalConfig, secrets: Secrets, section: str, content: str) -> None:
+    """A forgotten dash is an error that names the section."""
+    with pytest.raises(ConfigurationError, match=rf"airflow_settings\.yaml: {section} must be a list"):
+        read(config, secrets, f"airflow: {{{section}: {content}}}")
+
+
+def test_a_file_of_another_encoding_is_named(config: LocalConfig, secrets: Secrets) -> None:
+    """Bytes that are no UTF-8 are an error with the file's name, as any other damage."""
+    file = config.home / "other.yaml"
+    file.write_bytes(b"airflow: {variables: [{variable_name: a, variable_value: \xe9}]}")
+    with pytest.raises(ConfigurationError, match=r"other\.yaml cannot be read"):
+        seeds(config, secrets, file)

@@ -13,7 +13,6 @@ from include.errors import ConfigurationError
 from include.local import checks, doctor, jars
 from include.local.config import DEFAULT_PORTS, LOOPBACK, LocalConfig, free_ports
 from include.local.credentials import load_or_create
-from include.local.server import Server
 from include.local.servers import SERVERS
 
 KAFKA = next(server for server in SERVERS if server.name == "kafka")
@@ -198,4 +197,3 @@ def test_postgres_without_a_user_to_run_as(config: LocalConfig) -> None:
 def test_every_server_has_a_name_of_its_own() -> None:
     """Logs, records and specs are named by it."""
     assert len({server.name for server in SERVERS}) == len(SERVERS)
-    assert all(isinstance(server, Server) for server in SERVERS)
