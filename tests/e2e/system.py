@@ -50,6 +50,7 @@ class System:
         login = {"username": environment["MILLRACE_AIRFLOW_USER"], "password": environment["MILLRACE_AIRFLOW_PASSWORD"]}
         token = self._airflow.post("/auth/token", json=login).raise_for_status().json()["access_token"]
         self._airflow.headers["Authorization"] = f"Bearer {token}"
+        self._published_at = datetime.now(UTC)
         ensure_topics(self.settings.kafka, self.shards)
 
     @property
@@ -63,6 +64,7 @@ class System:
 
     def publish(self, events: Mapping[str, list[bytes]], published_at: datetime) -> None:
         """Messages by user, with this Kafka timestamp."""
+        self._published_at = datetime.now(UTC)
         publisher = Publisher(self.settings.kafka)
         for user, payloads in events.items():
             for payload in payloads:
@@ -72,16 +74,41 @@ class System:
         publisher.close()
 
     def settle(self) -> None:
-        """Wait until all is ingested and aggregated, and no user waits for a list."""
-        inventory = self.warehouse.inventory
+        """Wait until all is ingested and aggregated, and lists rest on all of that."""
 
         def settled() -> bool:
-            positions = inventory.positions(self.settings.kafka.topic)
-            ends = {shard: self.source.offsets(shard).high for shard in range(self.shards)}
-            ingested = all(positions.get(shard, 0) == end for shard, end in ends.items())
-            return ingested and inventory.pending() == (0, 0) and not self.active_runs()
+            return self._ingested() and self._aggregated() and self._recommended()
 
         wait_for("all to be ingested, aggregated and recommended", settled)
+
+    def _ingested(self) -> bool:
+        positions = self.warehouse.inventory.positions(self.settings.kafka.topic)
+        return all(positions.get(shard, 0) == self.source.offsets(shard).high for shard in range(self.shards))
+
+    def _aggregated(self) -> bool:
+        return self.warehouse.inventory.pending() == (0, 0) and not self.active_runs()
+
+    def _recommended(self) -> bool:
+        """A precompute may run on its schedule before all is counted, and clear the marks: one that began after is due.
+
+        Each batch that is committed has engagement aggregated, whatever it held.
+        """
+        aggregated = self._latest("aggregate_engagement", "aggregate")
+        selected = self._latest("precompute_recommendations", "select_users")
+        return (
+            aggregated is not None
+            and selected is not None
+            and self._published_at < aggregated[0]
+            and aggregated[1] <= selected[0]
+        )
+
+    def _latest(self, dag_id: str, task_id: str) -> tuple[datetime, datetime] | None:
+        """When this task last began, of those that succeeded, and when it ended."""
+        query = {"dag_ids": [dag_id], "task_ids": [task_id], "state": ["success"]}
+        body = {**query, "order_by": "-start_date", "page_limit": 1}
+        for row in self.ask("POST", "/api/v2/dags/~/dagRuns/~/taskInstances/list", body)["task_instances"]:
+            return datetime.fromisoformat(row["start_date"]), datetime.fromisoformat(row["end_date"])
+        return None
 
     def active_runs(self) -> list[str]:
         """The runs that wait or work."""
