@@ -35,14 +35,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dead_letters(settings: Settings, options: argparse.Namespace) -> int:
-    """Each origin once: after a crash the topic may hold a letter twice."""
     counts: Counter[str] = Counter()
-    seen: set[str] = set()
     with bootstrap.opened(bootstrap.dead_letters(settings.kafka)) as (letters,):
         for letter in letters.read():
-            if letter.origin in seen:
-                continue
-            seen.add(letter.origin)
             counts[letter.reason] += 1
             if letter.reason == options.reason and counts[letter.reason] <= options.limit:
                 original = (letter.record.value or b"").decode(errors="backslashreplace")

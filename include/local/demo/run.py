@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -191,15 +191,8 @@ class Demo:
 
     def _found(self, settings: Settings) -> tuple[Counts, int]:
         """A server that was just started again may not answer at once: that is no difference."""
-        deadline = time.monotonic() + _COUNT_S
-        while True:
-            try:
-                return found_counts(settings, self._recount.users())
-            except TransientError as error:
-                if time.monotonic() > deadline:
-                    raise
-                self._screen.progress(f"counting again: {error}")
-                time.sleep(_SETTLE_S)
+        note = lambda error: self._screen.progress(f"counting again: {error}")  # noqa: E731
+        return _patiently(lambda: found_counts(settings, self._recount.users()), _COUNT_S, note)
 
     def _show_users(self) -> None:
         url = self._stack.environment()["MILLRACE_READER_URL"]
@@ -225,13 +218,19 @@ def _settled_ends(topic: Source, shards: Sequence[int]) -> list[int]:
 
 def _ends(topic: Source, shards: Sequence[int]) -> list[int]:
     """Partitions that have just been made have no leader for a moment."""
-    deadline = time.monotonic() + _LEADERS_S
+    return _patiently(lambda: [topic.offsets(shard).high for shard in shards], _LEADERS_S)
+
+
+def _patiently[T](ask: Callable[[], T], patience: float, note: Callable[[TransientError], None] = lambda _: None) -> T:
+    """The answer, asked for again for ``patience`` seconds while there is none for now."""
+    deadline = time.monotonic() + patience
     while True:
         try:
-            return [topic.offsets(shard).high for shard in shards]
-        except TransientError:
+            return ask()
+        except TransientError as error:
             if time.monotonic() > deadline:
                 raise
+            note(error)
             time.sleep(_SETTLE_S)
 
 
