@@ -7,17 +7,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from include.errors import MillraceError
-from include.local.config import LocalConfig
+from include.local.config import DEMO, LocalConfig
 from include.local.doctor import report
 from include.local.environment import client_environment, shell_lines
 from include.local.logs import show
 from include.local.shards import shard_table
 from include.local.stack import Stack
 from include.local.status import table
+from include.local.supervise import Supervisor
 from include.settings import Settings
 
 
@@ -25,16 +27,30 @@ def main(arguments: list[str] | None = None) -> int:
     """0 when done, 1 with a message that says what to do, 130 when interrupted; then nothing is left running."""
     options = _parser().parse_args(arguments)
     _on_signals(_stay if options.command in ("down", "reset") else _interrupt)
+    config = None
     try:
         home = Path(options.home).resolve() if options.home else None
         config = LocalConfig.from_env(os.environ, home)
-        return int(_COMMANDS[options.command](config, options))
+        code = int(_COMMANDS[options.command](config, options))
+        if options.command in ("down", "status", "doctor"):
+            _point_to_demo(config)
+        return code
     except MillraceError as exc:
         print(f"error: {exc}", file=sys.stderr)
+        if config is not None:
+            _point_to_demo(config)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _point_to_demo(config: LocalConfig) -> None:
+    """The demo's stack has a home of its own within this one; who has just run it may well mean that."""
+    demo = replace(config, home=config.home / DEMO)
+    if Supervisor(demo).alive:
+        folder = os.path.relpath(demo.home)
+        print(f"the demo's servers run in {folder}; for those say MILLRACE_HOME={folder}, or --home", file=sys.stderr)
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:

@@ -21,6 +21,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 LOOPBACK = "127.0.0.1"
 
+#: The folder of the demo's stack within a home.
+DEMO = "demo"
+
 #: Defaults keep off the usual ports, so that a real server on this machine is not in the way.
 DEFAULT_PORTS: Mapping[str, int] = {
     "kafka": 19092,

@@ -16,7 +16,7 @@ from types import FrameType
 from rich.console import Console
 
 from include.errors import ConfigurationError, MillraceError
-from include.local.config import PROJECT, LocalConfig
+from include.local.config import DEMO, PROJECT, LocalConfig
 from include.local.demo.manifest import LOCK_FILE, RECOUNT_FILE, load
 from include.local.demo.recount import recount
 from include.local.demo.run import REPORT, Demo, Options
@@ -57,7 +57,7 @@ def options_from(given: argparse.Namespace, environment: Mapping[str, str], bega
     if not 1 <= given.users <= given.count:
         raise ConfigurationError(f"--users is {given.users} and --count {given.count}: one event a user is the least")
     base = environment.get("MILLRACE_HOME")
-    default = (Path(base).expanduser() if base else PROJECT / ".local") / "demo"
+    default = (Path(base).expanduser() if base else PROJECT / ".local") / DEMO
     home = Path(given.home).expanduser() if given.home else default
     return Options(
         config=LocalConfig.from_env(environment, home.resolve()),
