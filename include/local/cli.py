@@ -7,12 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from include.errors import MillraceError
-from include.local.config import DEMO, LocalConfig
+from include.local.config import LocalConfig, near
 from include.local.doctor import report
 from include.local.environment import client_environment, shell_lines
 from include.local.logs import show
@@ -47,9 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _point_to_demo(config: LocalConfig) -> None:
     """The demo's stack has a home of its own within this one; who has just run it may well mean that."""
-    demo = replace(config, home=config.home / DEMO)
-    if Supervisor(demo).alive:
-        folder = os.path.relpath(demo.home)
+    if Supervisor(config.demo).alive:
+        folder = near(config.demo.home)
         print(f"the demo's servers run in {folder}; for those say MILLRACE_HOME={folder}, or --home", file=sys.stderr)
 
 

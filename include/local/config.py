@@ -11,7 +11,7 @@ import random
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from include.errors import ConfigurationError
@@ -20,9 +20,6 @@ from include.errors import ConfigurationError
 PROJECT = Path(__file__).resolve().parents[2]
 
 LOOPBACK = "127.0.0.1"
-
-#: The folder of the demo's stack within a home.
-DEMO = "demo"
 
 #: Defaults keep off the usual ports, so that a real server on this machine is not in the way.
 DEFAULT_PORTS: Mapping[str, int] = {
@@ -105,6 +102,11 @@ class LocalConfig:
                 "extra_environment": dict(extra_environment or {}),
             }
         )
+
+    @property
+    def demo(self) -> LocalConfig:
+        """The demo's stack: another one, in a folder of this home, on the same ports."""
+        return replace(self, home=self.home / "demo")
 
     def address(self, port: str) -> str:
         """``127.0.0.1:<port>``."""
@@ -193,3 +195,9 @@ def _refuse_twice(ports: Mapping[str, int]) -> None:
         if port in seen:
             raise ConfigurationError(f"{port_setting(name)} and {port_setting(seen[port])} are both {port}: change one")
         seen[port] = name
+
+
+def near(path: Path) -> str:
+    """The path as one types it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -16,7 +16,7 @@ from types import FrameType
 from rich.console import Console
 
 from include.errors import ConfigurationError, MillraceError
-from include.local.config import DEMO, PROJECT, LocalConfig
+from include.local.config import PROJECT, LocalConfig, near
 from include.local.demo.manifest import LOCK_FILE, RECOUNT_FILE, load
 from include.local.demo.recount import recount
 from include.local.demo.run import REPORT, Demo, Options
@@ -56,11 +56,9 @@ def options_from(given: argparse.Namespace, environment: Mapping[str, str], bega
     """Raises ``ConfigurationError`` for sizes and settings that make no sense."""
     if not 1 <= given.users <= given.count:
         raise ConfigurationError(f"--users is {given.users} and --count {given.count}: one event a user is the least")
-    base = environment.get("MILLRACE_HOME")
-    default = (Path(base).expanduser() if base else PROJECT / ".local") / DEMO
-    home = Path(given.home).expanduser() if given.home else default
+    config = LocalConfig.from_env(environment, Path(given.home) if given.home else None)
     return Options(
-        config=LocalConfig.from_env(environment, home.resolve()),
+        config=config if given.home else config.demo,
         began=began,
         installed=installation_seconds(_INSTALLED, began),
         file=Path(given.events).expanduser().resolve() if given.events else None,
@@ -116,18 +114,12 @@ def _failed(screen: Screen, error: MillraceError) -> int:
 
 def _say_goodbye(screen: Screen, stack: Stack) -> None:
     known = stack.environment()
-    home, python = _near(stack.config.home), _near(Path(sys.executable))
+    home, python = near(stack.config.home), near(Path(sys.executable))
     screen.say(f"Airflow:    {known['MILLRACE_AIRFLOW_URL']}")
     screen.say(f"            user {known['MILLRACE_AIRFLOW_USER']}, password {known['MILLRACE_AIRFLOW_PASSWORD']}")
     screen.say(f"Endpoint:   {known['MILLRACE_READER_URL']}/v1/users/USER/recommendations?limit=10")
     screen.say(f"To look:    {python} -m include.local --home {home} status")
     screen.say(f"To stop:    {python} -m include.local --home {home} down")
-
-
-def _near(path: Path) -> str:
-    """The path as one types it here."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 @contextmanager
