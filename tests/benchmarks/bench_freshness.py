@@ -66,8 +66,8 @@ class Run:
         self.settle("the shop")
 
     def settle(self, what: str) -> None:
-        """Wait until nothing waits and nothing runs."""
-        self._wait(f"{what} is taken in and nothing runs", self._settled, _LOOK_S)
+        """Wait until nothing waits and nothing runs, and lists rest on all that was published."""
+        self._wait(f"{what} is taken in and nothing runs", self._system.settled, _LOOK_S)
 
     def users(self) -> list[str]:
         """Users whose list rests on similar users."""
@@ -100,13 +100,6 @@ class Run:
     def _list(self, user: str) -> RecommendationList | None:
         packed = self._redis.get(list_key(self._settings.embed.generation.name, user))
         return unpack(packed) if isinstance(packed, bytes) else None
-
-    def _settled(self) -> bool:
-        inventory = self._system.warehouse.inventory
-        positions = inventory.positions(self._settings.kafka.topic)
-        ends = {shard: self._system.source.offsets(shard).high for shard in range(self._system.shards)}
-        ingested = all(positions.get(shard, 0) >= end for shard, end in ends.items())
-        return ingested and inventory.pending() == (0, 0) and not self._system.active_runs()
 
     def _wait(self, what: str, holds: Callable[[], bool], every: float) -> None:
         began = time.monotonic()

@@ -14,6 +14,9 @@ from pymilvus import MilvusClient
 from pymongo import MongoClient
 
 from include.domain.identity import shard_of
+from include.local.demo.airflow import Airflow
+from include.local.demo.wait import Collector
+from include.local.demo.watch import AGGREGATE, INGEST, PRECOMPUTE
 from include.local.stack import Stack
 from include.settings import Settings
 from include.sources.kafka import KafkaSource
@@ -46,11 +49,7 @@ class System:
         self.warehouse = Warehouse(self.settings.warehouse)
         self.mongo: MongoClient[dict[str, Any]] = MongoClient(self.settings.mongo.uri)
         self.source = KafkaSource(self.settings.kafka)
-        self._airflow = httpx.Client(base_url=environment["MILLRACE_AIRFLOW_URL"], timeout=60, trust_env=False)
-        login = {"username": environment["MILLRACE_AIRFLOW_USER"], "password": environment["MILLRACE_AIRFLOW_PASSWORD"]}
-        token = self._airflow.post("/auth/token", json=login).raise_for_status().json()["access_token"]
-        self._airflow.headers["Authorization"] = f"Bearer {token}"
-        self._published_at = datetime.now(UTC)
+        self.airflow = Airflow.of(environment, seconds=60)
         ensure_topics(self.settings.kafka, self.shards)
 
     @property
@@ -59,12 +58,11 @@ class System:
 
     def close(self) -> None:
         """Give every connection back."""
-        for client in (self.reader, self.warehouse, self.mongo, self.source, self._airflow):
+        for client in (self.reader, self.warehouse, self.mongo, self.source, self.airflow):
             client.close()
 
     def publish(self, events: Mapping[str, list[bytes]], published_at: datetime) -> None:
         """Messages by user, with this Kafka timestamp."""
-        self._published_at = datetime.now(UTC)
         publisher = Publisher(self.settings.kafka)
         for user, payloads in events.items():
             for payload in payloads:
@@ -75,59 +73,27 @@ class System:
 
     def settle(self) -> None:
         """Wait until all is ingested and aggregated, and lists rest on all of that."""
+        wait_for("all to be ingested, aggregated and recommended", self.settled)
 
-        def settled() -> bool:
-            return self._ingested() and self._aggregated() and self._recommended()
+    def settled(self) -> bool:
+        """Whether nothing waits, nothing runs, and a precompute began after the last commit and aggregation.
 
-        wait_for("all to be ingested, aggregated and recommended", settled)
-
-    def _ingested(self) -> bool:
-        positions = self.warehouse.inventory.positions(self.settings.kafka.topic)
-        return all(positions.get(shard, 0) == self.source.offsets(shard).high for shard in range(self.shards))
-
-    def _aggregated(self) -> bool:
-        return self.warehouse.inventory.pending() == (0, 0) and not self.active_runs()
-
-    def _recommended(self) -> bool:
-        """A precompute may run on its schedule before all is counted, and clear the marks: one that began after is due.
-
-        Each batch that is committed has engagement aggregated, whatever it held.
+        The marks alone do not tell: a precompute on its schedule may clear them before all is counted.
         """
-        aggregated = self._latest("aggregate_engagement", "aggregate")
-        selected = self._latest("precompute_recommendations", "select_users")
-        return (
-            aggregated is not None
-            and selected is not None
-            and self._published_at < aggregated[0]
-            and aggregated[1] <= selected[0]
-        )
-
-    def _latest(self, dag_id: str, task_id: str) -> tuple[datetime, datetime] | None:
-        """When this task last began, of those that succeeded, and when it ended."""
-        query = {"dag_ids": [dag_id], "task_ids": [task_id], "state": ["success"]}
-        body = {**query, "order_by": "-start_date", "page_limit": 1}
-        for row in self.ask("POST", "/api/v2/dags/~/dagRuns/~/taskInstances/list", body)["task_instances"]:
-            return datetime.fromisoformat(row["start_date"]), datetime.fromisoformat(row["end_date"])
-        return None
-
-    def active_runs(self) -> list[str]:
-        """The runs that wait or work."""
-        body = {"states": ["queued", "running"], "page_limit": 100}
-        answer = self.ask("POST", "/api/v2/dags/~/dagRuns/list", body)
-        return [row["dag_run_id"] for row in answer["dag_runs"]]
-
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """One request to Airflow's REST API, as its UI makes it."""
-        answer = self._airflow.request(method, path, json=body)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json()
+        ends = {shard: self.source.offsets(shard).high for shard in range(self.shards)}
+        kafka, embed = self.settings.kafka, self.settings.embed
+        seen = Collector(self.airflow, self.warehouse.database, kafka.topic, embed.generation, ends).snapshot()
+        if seen.settled is None or seen.users or seen.active(INGEST, AGGREGATE, PRECOMPUTE):
+            return False
+        return bool(seen.precomputed_since(seen.settled))
 
     def run_by_hand(self, dag_id: str, conf: Mapping[str, Any]) -> str:
         """Trigger a run and wait for its end; its state."""
-        run = self.ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run}"
-        wait_for(f"{dag_id} {run}", lambda: self.ask("GET", path)["state"] in DONE)
-        return str(self.ask("GET", path)["state"])
+        runs = f"/api/v2/dags/{dag_id}/dagRuns"
+        run = self.airflow.ask("POST", runs, json={"logical_date": None, "conf": conf})["dag_run_id"]
+        path = f"{runs}/{run}"
+        wait_for(f"{dag_id} {run}", lambda: self.airflow.ask("GET", path)["state"] in DONE)
+        return str(self.airflow.ask("GET", path)["state"])
 
     def backfill(self, dag_id: str, start: datetime, end: datetime) -> list[str]:
         """Backfill the hours of ``[start, end]`` and wait; the states of its runs."""
@@ -137,9 +103,11 @@ class System:
             "to_date": end.isoformat(),
             "reprocess_behavior": "completed",
         }
-        made = self.ask("POST", "/api/v2/backfills", body)["id"]
-        wait_for(f"the backfill of {dag_id}", lambda: self.ask("GET", f"/api/v2/backfills/{made}")["completed_at"])
-        runs = self.ask("POST", "/api/v2/dags/~/dagRuns/list", {"dag_ids": [dag_id], "page_limit": 100})["dag_runs"]
+        made = self.airflow.ask("POST", "/api/v2/backfills", json=body)["id"]
+        path = f"/api/v2/backfills/{made}"
+        wait_for(f"the backfill of {dag_id}", lambda: self.airflow.ask("GET", path)["completed_at"])
+        query = {"dag_ids": [dag_id], "page_limit": 100}
+        runs = self.airflow.ask("POST", "/api/v2/dags/~/dagRuns/list", json=query)["dag_runs"]
         return [row["state"] for row in runs if row["run_type"] == "backfill"]
 
     def recommendations(self, user: str) -> Any:

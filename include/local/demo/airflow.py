@@ -48,13 +48,21 @@ class TaskRun:
 
 
 class Airflow:
-    """Raises ``TransientError`` while the API does not answer. Close it when done."""
+    """Raises ``TransientError`` while the API gives no answer within ``seconds``. Close it when done."""
 
-    def __init__(self, url: str, user: str, password: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, user: str, password: str, transport: httpx.BaseTransport | None = None, seconds: float = 20
+    ) -> None:
         # trust_env off: a proxy in the environment must not get at a server of this machine.
-        self._client = httpx.Client(base_url=url, timeout=20, trust_env=False, transport=transport)
+        self._client = httpx.Client(base_url=url, timeout=seconds, trust_env=False, transport=transport)
         self._login = {"username": user, "password": password}
         self._token = ""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], seconds: float = 20) -> Airflow:
+        """The one that a stack's ``environment()`` tells of."""
+        login = environment["MILLRACE_AIRFLOW_USER"], environment["MILLRACE_AIRFLOW_PASSWORD"]
+        return cls(environment["MILLRACE_AIRFLOW_URL"], *login, seconds=seconds)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -63,7 +71,7 @@ class Airflow:
     def runs(self) -> list[DagRun]:
         """The latest runs of all DAGs, those that have not started yet first."""
         body = {"order_by": "-start_date", "page_limit": _PAGE}
-        answer = self._ask("POST", "/api/v2/dags/~/dagRuns/list", json=body)
+        answer = self.ask("POST", "/api/v2/dags/~/dagRuns/list", json=body)
         return [
             DagRun(row["dag_id"], row["dag_run_id"], row["state"], _moment(row["start_date"]), _moment(row["end_date"]))
             for row in answer["dag_runs"]
@@ -87,18 +95,15 @@ class Airflow:
         """The last lines of this try's log."""
         path = f"/api/v2/dags/{_q(task.dag_id)}/dagRuns/{_q(task.run_id)}/taskInstances/{_q(task.task_id)}"
         parameters = {"map_index": task.map_index, "full_content": True}
-        answer = self._ask("GET", f"{path}/logs/{task.try_number}", params=parameters)
+        answer = self.ask("GET", f"{path}/logs/{task.try_number}", params=parameters)
         return [text for entry in answer["content"] for text in _log_lines(entry)][-lines:]
 
     def trigger(self, dag_id: str) -> None:
         """Start a run of this DAG by hand."""
-        self._ask("POST", f"/api/v2/dags/{_q(dag_id)}/dagRuns", json={"logical_date": None})
+        self.ask("POST", f"/api/v2/dags/{_q(dag_id)}/dagRuns", json={"logical_date": None})
 
-    def _tasks(self, body: Mapping[str, object]) -> tuple[list[TaskRun], int]:
-        answer = self._ask("POST", "/api/v2/dags/~/dagRuns/~/taskInstances/list", json=body)
-        return [_task(row) for row in answer["task_instances"]], int(answer["total_entries"])
-
-    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+    def ask(self, method: str, path: str, **arguments: Any) -> Any:
+        """The JSON of one answer. Raises ``PermanentError`` with its text when the API refuses."""
         try:
             answer = self._send(method, path, **arguments)
             if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -111,6 +116,10 @@ class Airflow:
         if answer.is_error:
             raise PermanentError(f"Airflow's API refuses {method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json()
+
+    def _tasks(self, body: Mapping[str, object]) -> tuple[list[TaskRun], int]:
+        answer = self.ask("POST", "/api/v2/dags/~/dagRuns/~/taskInstances/list", json=body)
+        return [_task(row) for row in answer["task_instances"]], int(answer["total_entries"])
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         if not self._token:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -167,7 +166,8 @@ class Demo:
 
     def _wait(self, manifest: Manifest, survey: Survey, settings: Settings) -> Manifest:
         ends = dict(enumerate(survey.per_shard))
-        with _airflow(self._stack) as airflow, bootstrap.opened(bootstrap.warehouse(settings.warehouse)) as (house,):
+        airflow = Airflow.of(self._stack.environment())
+        with bootstrap.opened(airflow, bootstrap.warehouse(settings.warehouse)) as (_, house):
             collector = Collector(airflow, house.database, settings.kafka.topic, settings.embed.generation, ends)
             stages = _Stages(self._home, manifest)
             last_list = wait_for_lists(collector, airflow, self._config, self._screen, stages.note)
@@ -251,14 +251,3 @@ class _Stages:
         if marked != self.manifest:
             self.manifest = marked
             manifests.save(self._home, marked)
-
-
-@contextmanager
-def _airflow(stack: Stack) -> Iterator[Airflow]:
-    known = stack.environment()
-    login = known["MILLRACE_AIRFLOW_USER"], known["MILLRACE_AIRFLOW_PASSWORD"]
-    airflow = Airflow(known["MILLRACE_AIRFLOW_URL"], *login)
-    try:
-        yield airflow
-    finally:
-        airflow.close()

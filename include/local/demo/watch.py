@@ -57,6 +57,11 @@ class Snapshot:
         """Whether a run of one of these DAGs (by prefix) waits or runs."""
         return any(run.state in ("queued", "running") and run.dag_id.startswith(dags) for run in self.runs)
 
+    def precomputed_since(self, moment: datetime) -> list[DagRun]:
+        """The precomputes that began then or later and succeeded: their lists rest on all that was there."""
+        made = [run for run in self.runs if run.dag_id == PRECOMPUTE and run.state == "success"]
+        return [run for run in made if run.start and run.start >= moment]
+
 
 class Verdict(StrEnum):
     WAITING = "waiting"
@@ -126,8 +131,7 @@ class Watch:
         settled, fresh = self._settled, min(now, self._began) - FRESH
         if settled is None:
             return None
-        precomputed = [run for run in snapshot.runs if run.dag_id == PRECOMPUTE and run.state == "success"]
-        ends = [run.end for run in precomputed if run.start and run.end and run.start >= settled and run.end >= fresh]
+        ends = [run.end for run in snapshot.precomputed_since(settled) if run.end and run.end >= fresh]
         return min(ends, default=None)
 
     def _nudge(self, now: datetime, snapshot: Snapshot) -> str | None:
