@@ -36,36 +36,36 @@ setup: $(INSTALLED) ## Make the virtual environment (.venv) and install everythi
 
 .PHONY: demo
 demo: setup ## Set everything up and run the main job to the end (EVENTS=file.jsonl.gz feeds a file, SEED=n another shop)
-	@$(PYTHON) -m include.local.demo $(if $(EVENTS),--events "$(EVENTS)") $(if $(SEED),--seed $(SEED))
+	@$(PYTHON) -m demo $(if $(EVENTS),--events "$(EVENTS)") $(if $(SEED),--seed $(SEED))
 
 .PHONY: publish
 publish: setup ## Publish a file of events into the running stack: make publish FILE=events.jsonl.gz
 	@if [ -z "$(FILE)" ]; then echo "error: name a file of events: make publish FILE=events.jsonl.gz" >&2; exit 2; fi
-	@$(PYTHON) -m include.local.publish "$(FILE)"
+	@$(PYTHON) -m demo.publish_file "$(FILE)"
 
 .PHONY: up
 up: setup ## Start every server and wait until each answers
-	@$(PYTHON) -m include.local up
+	@$(PYTHON) -m stack up
 
 .PHONY: down
 down: setup ## Stop every server
-	@$(PYTHON) -m include.local down
+	@$(PYTHON) -m stack down
 
 .PHONY: status
 status: setup ## Show servers, lag and the last batch of each shard
-	@$(PYTHON) -m include.local status
+	@$(PYTHON) -m stack status
 
 .PHONY: logs
 logs: setup ## Show the servers' log files (SERVER=name shows the end of one)
-	@$(PYTHON) -m include.local logs $(SERVER)
+	@$(PYTHON) -m stack logs $(SERVER)
 
 .PHONY: reset
 reset: setup ## Stop the servers and delete their data; downloads are kept
-	@$(PYTHON) -m include.local reset
+	@$(PYTHON) -m stack reset
 
 .PHONY: doctor
 doctor: setup ## Check Python, ports, disk, memory and ownership
-	@$(PYTHON) -m include.local doctor
+	@$(PYTHON) -m stack doctor
 
 .PHONY: test
 test: setup check ## Run every check and every test
@@ -75,7 +75,7 @@ test: setup check ## Run every check and every test
 check: setup ## Run the linters, the type checker and the import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy include dags plugins scripts tests
+	@$(BIN)/mypy include stack demo dags plugins scripts tests
 	@$(BIN)/lint-imports
 
 .PHONY: unit

@@ -190,9 +190,7 @@ class _Environment:
         """What is empty is as if it were not set: that is how Compose hands on a variable without a value."""
         value = self._environment.get(PREFIX + name) or default
         if value is None:
-            raise ConfigurationError(
-                f'{PREFIX}{name} is not set. For the local stack: eval "$(python -m include.local env)"'
-            )
+            raise ConfigurationError(f'{PREFIX}{name} is not set. For the local stack: eval "$(python -m stack env)"')
         return value
 
     def values(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Migrate Airflow's metadata database and write connections, pools and variables, all in one process.
 
-``python scripts/seed_airflow.py SEEDS`` where SEEDS is JSON made by ``include.local.airflow_settings.seeds``. Each
+``python scripts/seed_airflow.py SEEDS`` where SEEDS is JSON made by ``stack.airflow_settings.seeds``. Each
 import of Airflow costs seconds, so what its command line would do in a dozen calls is done here in one.
 Doing it again changes nothing.
 """

@@ -21,10 +21,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from demo.screen import Screen
 from include.domain.batch import BatchRef, Record, events_table
 from include.domain.event import decode
 from include.embedders.openai import OpenAIEmbedder
-from include.local.demo.screen import Screen
 from include.pipeline.embed import embed
 from include.pipeline.files import events_file, vectors_file
 from include.settings import EmbedSettings, WarehouseSettings
@@ -44,7 +44,7 @@ def library() -> Encode:
     os.environ["HF_HUB_OFFLINE"] = "1"
     from sentence_transformers import SentenceTransformer
 
-    from include.embedders.server.engine import packaged_model
+    from include.embedding_server.load import packaged_model
 
     model: Any = SentenceTransformer(str(packaged_model()), device="cpu")
     return lambda texts: np.asarray(model.encode(list(texts), show_progress_bar=False))

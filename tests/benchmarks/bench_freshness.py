@@ -21,12 +21,12 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from demo.publish import publish
+from demo.routing import Router
+from demo.screen import Screen
+from demo.shop import Shop
 from include.domain.recommendation_list import RecommendationList, list_key, unpack
 from include.errors import TransientError
-from include.local.demo.publish import publish
-from include.local.demo.routing import Router
-from include.local.demo.screen import Screen
-from include.local.demo.shop import Shop
 from include.sources.kafka_producer import Publisher
 from tests.benchmarks.machine import Results, conditions, ended_by_signals, own_stack, verdict
 from tests.e2e.system import PATIENCE_S, System

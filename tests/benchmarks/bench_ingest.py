@@ -21,14 +21,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from demo.publish import publish
+from demo.recount import Survey, recount
+from demo.routing import Router
+from demo.screen import Screen
 from include import bootstrap
 from include.domain import ranking
 from include.domain.batch import BatchRef, Record, events_table
-from include.local.demo.publish import publish
-from include.local.demo.recount import Survey, recount
-from include.local.demo.routing import Router
-from include.local.demo.screen import Screen
-from include.local.stack import Stack
 from include.pipeline import precompute
 from include.pipeline.aggregate import aggregate_touched
 from include.pipeline.commit import commit
@@ -38,6 +37,7 @@ from include.ports import Sink, Validator
 from include.settings import Settings
 from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
+from stack.stack import Stack
 from tests.benchmarks import rows, steps
 from tests.benchmarks.machine import Clock, Results, conditions, ended_by_signals, own_stack, show_rate, verdict
 from tests.benchmarks.plain import NAMES, Plain, empty_graph, needed, plain_writer

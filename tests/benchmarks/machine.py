@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from include.local.config import LocalConfig
-from include.local.demo.screen import Screen
-from include.local.stack import Stack
+from demo.screen import Screen
+from stack.config import LocalConfig
+from stack.stack import Stack
 
 SHARDS = 4
 _INTERRUPTED = 130

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
+from demo.shop import Shop
 from include.domain.event import Event, InvalidEventError, decode
-from include.local.config import PROJECT
-from include.local.demo.shop import Shop
+from stack.config import PROJECT
 
 RETAIL = PROJECT.parent / "shared" / "data" / "online-retail" / "events.jsonl.gz"
 #: The shop's newest event: any moment will do, and a fixed one makes every run alike.

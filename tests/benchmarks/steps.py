@@ -20,13 +20,13 @@ from include import bootstrap
 from include.domain.batch import BatchRef, StagedBatch
 from include.domain.generation import Generation
 from include.domain.identity import text_hash
-from include.local.credentials import load_or_create
-from include.local.stack import Stack
 from include.pipeline.files import events_file, vectors_file
 from include.pipeline.upsert import upsert, vectors_of
 from include.ports import Sink
 from include.settings import Settings
 from include.sinks.neo4j import Neo4jSink
+from stack.credentials import load_or_create
+from stack.stack import Stack
 from tests.benchmarks.plain import NAMES, Plain, plain_writer
 
 _MODEL = "bench"

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from include.local.config import LocalConfig
-from include.local.credentials import load_or_create
-from include.local.stack import Stack
 from include.settings import KafkaSettings, MilvusSettings, MongoSettings, Neo4jSettings, RedisSettings
+from stack.config import LocalConfig
+from stack.credentials import load_or_create
+from stack.stack import Stack
 
 
 @dataclass

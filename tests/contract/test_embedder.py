@@ -23,7 +23,7 @@ import pytest
 
 from include.embedders.memory import MemoryEmbedder
 from include.embedders.openai import TEXTS_PER_REQUEST, OpenAIEmbedder
-from include.embedders.server.samples import SAMPLES
+from include.embedding_server.samples import SAMPLES
 from include.errors import PermanentError, TransientError
 from include.ports import Embedder
 from include.settings import EmbedSettings
@@ -163,7 +163,7 @@ type Reference = Callable[[list[str]], np.ndarray]
 @pytest.fixture(scope="module")
 def model() -> Any:
     """sentence-transformers as it comes, in this process."""
-    from include.embedders.server.engine import packaged_model
+    from include.embedding_server.load import packaged_model
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     with warnings.catch_warnings():
@@ -185,8 +185,9 @@ class TestEngines:
     @pytest.mark.parametrize("kind", ["library", "float32", "bfloat16"])
     def test_every_engine_gives_the_same_vectors(self, kind: str, reference: Reference) -> None:
         """Whatever the server chooses at start, the vectors are those of the library."""
-        from include.embedders.server import library, unpadded
-        from include.embedders.server.engine import Engine, packaged_model
+        from include.embedding_server import library, unpadded
+        from include.embedding_server.engine import Engine
+        from include.embedding_server.load import packaged_model
 
         engine: Engine
         if kind == "library":
@@ -198,7 +199,7 @@ class TestEngines:
 
     def test_the_packaged_model_is_known_as_plain_bert(self) -> None:
         """The default model gets the quick engine on a CPU."""
-        from include.embedders.server.engine import is_plain_bert, packaged_model
+        from include.embedding_server.load import is_plain_bert, packaged_model
 
         assert is_plain_bert(packaged_model())
 
@@ -210,7 +211,7 @@ def own_server() -> Iterator[tuple[subprocess.Popen[bytes], EmbedSettings]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "MILLRACE_EMBED_SERVER_PORT": str(port), "MILLRACE_EMBED_API_KEY": ""}
-    process = subprocess.Popen([sys.executable, "-m", "include.embedders.server"], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "include.embedding_server"], env=environment)
     yield process, EmbedSettings(f"http://127.0.0.1:{port}/v1")
     process.kill()
     process.wait()

@@ -24,16 +24,16 @@ import pytest
 from redis import Redis
 
 from include.errors import ConfigurationError
-from include.local import records, supervise
-from include.local.config import PORT_PREFIX, PROJECT, LocalConfig
-from include.local.credentials import load_or_create
-from include.local.launch import session_members, start_mark
-from include.local.probe import http_get
-from include.local.server import Context, Launch, Server, ServerError
-from include.local.stack import Stack
-from include.local.start import Starter
-from include.local.stop import Stopper
-from include.local.supervise import Supervisor
+from stack import records, supervise
+from stack.config import PORT_PREFIX, PROJECT, LocalConfig
+from stack.credentials import load_or_create
+from stack.launch import session_members, start_mark
+from stack.probe import http_get
+from stack.server import Context, Launch, Server, ServerError
+from stack.stack import Stack
+from stack.start import Starter
+from stack.stop import Stopper
+from stack.supervise import Supervisor
 
 PATIENCE_S = 60
 #: The cheapest servers: one that needs another.
@@ -108,9 +108,9 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``python -m include.local`` with the settings of this stack."""
+    """``python -m stack`` with the settings of this stack."""
     ports = {f"{PORT_PREFIX}{name.upper()}": str(port) for name, port in stack.config.ports.items()}
-    line = [sys.executable, "-m", "include.local", "--home", str(stack.config.home), *arguments]
+    line = [sys.executable, "-m", "stack", "--home", str(stack.config.home), *arguments]
     return subprocess.run(
         line, cwd=PROJECT, env={**os.environ, **ports}, capture_output=True, text=True, check=False, timeout=120
     )
@@ -345,7 +345,7 @@ def test_changed_settings_of_a_running_server_are_refused(stack: Stack, said: Sa
 def test_an_up_that_is_interrupted_leaves_nothing(stack: Stack) -> None:
     """Ctrl-C while servers start ends what was started; the exit code says that it was interrupted."""
     ports = {f"{PORT_PREFIX}{name.upper()}": str(port) for name, port in stack.config.ports.items()}
-    line = [sys.executable, "-m", "include.local", "--home", str(stack.config.home), "up", "--only", "reader,postgres"]
+    line = [sys.executable, "-m", "stack", "--home", str(stack.config.home), "up", "--only", "reader,postgres"]
     process = subprocess.Popen(line, cwd=PROJECT, env={**os.environ, **ports}, start_new_session=True)
     wait_until(lambda: "redis" in running(stack))
     process.send_signal(signal.SIGINT)

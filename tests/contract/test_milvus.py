@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from include.local import records
 from include.settings import MilvusSettings
 from include.stores.milvus import MilvusProfiles
+from stack import records
 from tests.contract.batches import GENERATION, vector_of
 from tests.contract.conftest import Servers
 

@@ -15,10 +15,10 @@ from pymongo.errors import PyMongoError
 
 from include.domain.event import decode
 from include.domain.identity import digest
-from include.local import records
 from include.settings import MongoSettings
 from include.sinks.mongo import MongoSink
 from include.stores.mongo import restored
+from stack import records
 from tests.contract.batches import batch_of
 from tests.contract.conftest import Servers
 from tests.contract.probes import MongoProbe

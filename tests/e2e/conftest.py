@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from include.local.config import LocalConfig
-from include.local.stack import Stack
+from stack.config import LocalConfig
+from stack.stack import Stack
 from tests.e2e.system import System
 
 #: Two shards: enough to run side by side, and half the tasks of four.

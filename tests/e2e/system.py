@@ -13,16 +13,16 @@ import psycopg2
 from pymilvus import MilvusClient
 from pymongo import MongoClient
 
+from demo.airflow import Airflow
+from demo.wait import Collector
+from demo.watch import AGGREGATE, INGEST, PRECOMPUTE
 from include.domain.identity import shard_of
-from include.local.demo.airflow import Airflow
-from include.local.demo.wait import Collector
-from include.local.demo.watch import AGGREGATE, INGEST, PRECOMPUTE
-from include.local.stack import Stack
 from include.settings import Settings
 from include.sources.kafka import KafkaSource
 from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
 from include.stores.warehouse.warehouse import Warehouse
+from stack.stack import Stack
 
 DONE = ("success", "failed", "skipped")
 PATIENCE_S = 420

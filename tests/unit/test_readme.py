@@ -18,9 +18,9 @@ from include.domain.generation import Generation
 from include.domain.ranking import KIND_WEIGHTS
 from include.domain.reasons import Reason
 from include.domain.recommendation_list import MAX_ITEMS, RecommendationList, RecommendedItem, list_key, pack
-from include.local.config import DEFAULT_HEAPS, DEFAULT_PORTS
 from include.serving.answers import body, render
 from include.settings import EmbedSettings, PipelineSettings
+from stack.config import DEFAULT_HEAPS, DEFAULT_PORTS
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,0 @@
-"""The local stack: every server as a process of its own, from PyPI and Maven Central, under one supervisor.
-
-``python -m include.local up`` starts it; tests and the demo use ``Stack`` and ``LocalConfig`` directly.
-"""

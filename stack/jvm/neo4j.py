@@ -1,0 +1,43 @@
+"""Neo4j's kernel with Bolt: ``python -m stack.jvm.neo4j SETTINGS``. Password in ``MILLRACE_NEO4J_PASSWORD``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from stack.jvm.host import Settings, read_settings, serve_until_told, start_jvm
+
+_SET_PASSWORD = "ALTER USER neo4j SET PLAINTEXT PASSWORD $password CHANGE NOT REQUIRED"
+
+
+def _build(settings: Settings) -> Any:
+    import jpype
+
+    paths = jpype.JClass("java.nio.file.Paths")
+    builder = jpype.JClass("org.neo4j.dbms.api.DatabaseManagementServiceBuilder")(paths.get(settings["folder"]))
+    return builder.loadPropertiesFromFile(paths.get(settings["file"])).build()
+
+
+def _set_password(service: Any, password: str) -> None:
+    import jpype
+
+    parameters = jpype.java.util.HashMap({"password": password})
+    service.database("system").executeTransactionally(_SET_PASSWORD, parameters)
+
+
+def main() -> None:
+    settings = read_settings()
+    start_jvm(settings)
+    service = _build(settings)
+    _set_password(service, os.environ["MILLRACE_NEO4J_PASSWORD"])
+    print(f"listening as {settings['file']} says, data in {settings['folder']}", flush=True)
+
+    def close() -> None:
+        service.shutdown()
+        print("stopped", flush=True)
+
+    serve_until_told(close)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Milvus 2.3.5: the real standalone engine from its wheel, started directly so that signals reach it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from stack.config import LOOPBACK, LocalConfig
+from stack.credentials import write_private
+from stack.server import Context, Launch, Server, Stop
+
+#: A section of milvus.yaml and the port of ours that it listens on.
+_ROLES = {
+    "rootCoord": "milvus_root_coord",
+    "proxy": "milvus",
+    "queryCoord": "milvus_query_coord",
+    "queryNode": "milvus_query_node",
+    "indexNode": "milvus_index_node",
+    "dataCoord": "milvus_data_coord",
+    "dataNode": "milvus_data_node",
+}
+_INNER_PORTS = (
+    *(port for port in _ROLES.values() if port != "milvus"),
+    *("milvus_internal", "milvus_etcd", "milvus_etcd_peer", "milvus_metrics"),
+)
+
+
+def engine(config: LocalConfig) -> Path:
+    """Where the engine is unpacked: beside the jars, once for every home."""
+    from milvus import __version__
+
+    return config.jar_cache / f"milvus-{__version__}"
+
+
+def _unpack(context: Context) -> None:
+    from milvus import _initialize_data_files
+
+    target = engine(context.config)
+    if target.exists():
+        return
+    context.note("unpacking the engine")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    _initialize_data_files(str(partial))
+    try:
+        partial.rename(target)
+    except OSError:
+        # Another stack was faster: its copy is whole, since it was renamed too.
+        if not target.exists():
+            raise
+
+
+def _template() -> dict[str, Any]:
+    """The engine's own configuration, with the defaults that its wrapper would fill in."""
+    import milvus
+    import yaml
+
+    text = (Path(milvus.__file__).parent / "data" / "config.yaml.template").read_text(encoding="utf-8")
+    filled = re.sub(r"\{\{[^}:]*(?::\s*([^}]*?))?\s*\}\}", lambda match: match.group(1) or '""', text)
+    content: dict[str, Any] = yaml.safe_load(filled)
+    return content
+
+
+def _configuration(config: LocalConfig) -> dict[str, Any]:
+    content = _template()
+    data = config.data("milvus")
+    for section, port in _ROLES.items():
+        content[section] |= {"ip": LOOPBACK, "port": config.ports[port]}
+    content["proxy"]["internalPort"] = config.ports["milvus_internal"]
+    content["etcd"] |= {
+        "endpoints": config.address("milvus_etcd"),
+        "config": {"path": str(config.run / "milvus" / "configs" / "etcd.yaml")},
+        "log": {"level": "warn", "path": "stdout"},
+        "data": {"dir": str(data / "etcd")},
+    }
+    content["localStorage"]["path"] = str(data)
+    content["rocksmq"]["path"] = str(data / "rocksmq")
+    content["log"] |= {"level": "warn", "file": {"rootPath": ""}}
+    # As shipped a stop may wait half an hour.
+    content["common"]["gracefulStopTimeout"] = 3
+    return content
+
+
+def _etcd(config: LocalConfig) -> dict[str, Any]:
+    client, peer = (f"http://{config.address(name)}" for name in ("milvus_etcd", "milvus_etcd_peer"))
+    return {
+        "name": "default",
+        "data-dir": str(config.data("milvus") / "etcd"),
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"default={peer}",
+        "log-level": "warn",
+        "log-outputs": ["stderr"],
+        "auto-compaction-mode": "revision",
+        "auto-compaction-retention": "1000",
+    }
+
+
+def _prepare(context: Context) -> None:
+    import yaml
+
+    config = context.config
+    _unpack(context)
+    config.data("milvus").mkdir(parents=True, exist_ok=True)
+    folder = config.run / "milvus" / "configs"
+    write_private(folder / "milvus.yaml", yaml.safe_dump(_configuration(config)))
+    write_private(folder / "etcd.yaml", yaml.safe_dump(_etcd(config)))
+    write_private(folder / "glog.conf", "--logtostderr=true\n--minloglevel=1\n")
+
+
+def _launch(context: Context) -> Launch:
+    config = context.config
+    binaries = engine(config) / "bin"
+    library_path = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
+    return Launch(
+        (*_on_loopback(), str(binaries / "milvus"), "run", "standalone"),
+        config.run / "milvus",
+        {
+            "DEPLOY_MODE": "STANDALONE",
+            "METRICS_PORT": str(config.ports["milvus_metrics"]),
+            "MILVUS_RUN_DIR": str(config.run / "milvus" / "pids"),
+            "MILVUSCONF": str(config.run / "milvus" / "configs"),
+            # This version always ends in a panic when it is told to stop: without the stacks of all its threads.
+            "GOTRACEBACK": "none",
+            library_path: str(binaries),
+        },
+    )
+
+
+def _on_loopback() -> tuple[str, ...]:
+    """The engine takes no address for its listeners: on Linux a small parent process sees to it."""
+    if sys.platform != "linux":
+        return ()
+    return (sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "loopback.py"))
+
+
+def _answers(context: Context) -> None:
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(f"http://{context.config.address('milvus')}", timeout=3)
+    try:
+        client.list_collections(timeout=3)
+    finally:
+        client.close()
+
+
+SERVER = Server(
+    name="milvus",
+    ports=("milvus", *_INNER_PORTS),
+    prepare=_prepare,
+    launch=_launch,
+    answers=_answers,
+    start_seconds=180,
+    settle_seconds=6,
+    stop=Stop(seconds=20),
+)
