@@ -16,9 +16,9 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from include.embedding_server.app import App
-from include.embedding_server.config import ServerConfig
 from include.embedding_server.engine import Engine
 from include.embedding_server.load import load
+from include.embedding_server.settings import ServerSettings
 from include.errors import ConfigurationError
 
 #: mallopt's names for what is kept of freed memory and what is taken from the system piece by piece.
@@ -35,20 +35,20 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        config = ServerConfig.from_environment(os.environ)
+        settings = ServerSettings.from_environment(os.environ)
         _reuse_memory()
-        return uvloop.run(_serve(config))
+        return uvloop.run(_serve(settings))
     except (ConfigurationError, OSError) as exc:
         _LOG.error("%s", exc)
         return 2
 
 
-async def _serve(config: ServerConfig) -> int:
-    app = App(config)
+async def _serve(settings: ServerSettings) -> int:
+    app = App(settings)
     server = Server(
         app,
-        config.host,
-        config.port,
+        settings.host,
+        settings.port,
         interface=Interfaces.ASGINL,
         websockets=False,
         log_enabled=False,
@@ -58,7 +58,7 @@ async def _serve(config: ServerConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     serving = loop.create_task(server.serve())
-    loading = loop.run_in_executor(None, _load, config)
+    loading = loop.run_in_executor(None, _load, settings)
     await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
@@ -70,15 +70,15 @@ async def _serve(config: ServerConfig) -> int:
         stop()
         await serving
         raise
-    _LOG.info("serving %s on %s:%d", config.model, config.host, config.port)
+    _LOG.info("serving %s on %s:%d", settings.model, settings.host, settings.port)
     await serving
     app.close()
     return 0
 
 
-def _load(config: ServerConfig) -> Engine:
+def _load(settings: ServerSettings) -> Engine:
     began = time.monotonic()
-    loaded = load(config)
+    loaded = load(settings)
     loaded.embed(loaded.tokenize(["ready?"]))
     _LOG.info("loaded in %.1f s: %s", time.monotonic() - began, loaded.description)
     return loaded

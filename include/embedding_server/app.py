@@ -9,8 +9,8 @@ from typing import Any
 
 from include.embedding_server import wire
 from include.embedding_server.batching import Batcher, BusyError
-from include.embedding_server.config import ServerConfig
 from include.embedding_server.engine import Engine
+from include.embedding_server.settings import ServerSettings
 from include.embedding_server.wire import RefusedError
 
 type Scope = Mapping[str, Any]
@@ -23,9 +23,9 @@ _LOG = logging.getLogger(__name__)
 class App:
     """Answers 503 to everything that needs the model until ``ready`` was called."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        self._model = config.model
-        self._authorization = f"Bearer {config.api_key}".encode() if config.api_key else None
+    def __init__(self, settings: ServerSettings) -> None:
+        self._model = settings.model
+        self._authorization = f"Bearer {settings.api_key}".encode() if settings.api_key else None
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
 

@@ -6,23 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from include.embedding_server.config import ServerConfig
 from include.embedding_server.engine import Engine
+from include.embedding_server.settings import ServerSettings
 from include.errors import ConfigurationError
 
 
-def load(config: ServerConfig) -> Engine:
-    """The model at ``config.model_path``, ready. Takes seconds: torch, and for the library much more, is imported."""
-    path = config.model_path or packaged_model()
+def load(settings: ServerSettings) -> Engine:
+    """The model at ``settings.model_path``, ready. Takes seconds: torch, and for the library much more, is imported."""
+    path = settings.model_path or packaged_model()
     if not (path / "modules.json").is_file():
         raise ConfigurationError(f"MILLRACE_EMBED_MODEL_PATH is {path}; that is no sentence-transformers model folder")
-    if _wants_library(config, path):
+    if _wants_library(settings, path):
         from include.embedding_server.library import LibraryEngine
 
-        return LibraryEngine(path, config.threads)
+        return LibraryEngine(path, settings.threads)
     from include.embedding_server.unpadded import load_fastest
 
-    return load_fastest(path, config.threads, config.precision)
+    return load_fastest(path, settings.threads, settings.precision)
 
 
 def packaged_model() -> Path:
@@ -32,10 +32,10 @@ def packaged_model() -> Path:
     return Path(get_model_path())
 
 
-def _wants_library(config: ServerConfig, path: Path) -> bool:
+def _wants_library(settings: ServerSettings, path: Path) -> bool:
     """A GPU is best used by the library, and other architectures than BERT are known to it alone."""
-    if config.engine != "auto":
-        return config.engine == "library"
+    if settings.engine != "auto":
+        return settings.engine == "library"
     import torch  # here, for whoever names an engine does not need it for this
 
     return torch.cuda.is_available() or not is_plain_bert(path)

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor  # noqa: TID253
 
-from include.embedding_server.config import PrecisionChoice
 from include.embedding_server.engine import Tokens
 from include.embedding_server.samples import SAMPLES
+from include.embedding_server.settings import PrecisionChoice
 
 #: Short weights are taken only if they are clearly quicker and no sample's vector moves more than this.
 LEAST_COSINE = 0.99992

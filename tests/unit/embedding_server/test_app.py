@@ -14,8 +14,7 @@ import pytest
 
 from include.embedding_server import wire
 from include.embedding_server.app import App
-from include.embedding_server.config import ServerConfig
-from include.errors import ConfigurationError
+from include.embedding_server.settings import ServerSettings
 from tests.unit.embedding_server.fake_engine import FakeEngine
 
 MODEL = "all-MiniLM-L6-v2"
@@ -61,7 +60,7 @@ def embed(app: App, content: object = None, **headers: str) -> Answer:
 @pytest.fixture
 def app() -> Iterator[App]:
     """The server with a model of four dimensions and no key."""
-    made = App(ServerConfig())
+    made = App(ServerSettings())
     made.ready(FakeEngine(failing="!"))
     yield made
     made.close()
@@ -119,7 +118,7 @@ def test_a_body_too_large_is_refused(app: App, monkeypatch: pytest.MonkeyPatch) 
 
 def test_before_the_model_is_loaded() -> None:
     """While it loads the server says so, with 503 and when to come again."""
-    loading = App(ServerConfig())
+    loading = App(ServerSettings())
     for answer in (ask(loading, "GET", "/health"), embed(loading, {"model": MODEL, "input": "a"})):
         assert answer.status == 503
         assert answer.headers[b"retry-after"] == b"2"
@@ -137,7 +136,7 @@ def test_a_failing_model_is_a_500_without_secrets(app: App) -> None:
 
 def test_the_key_is_asked_for() -> None:
     """With a key set, only /health is open."""
-    keyed = App(ServerConfig(api_key="right"))
+    keyed = App(ServerSettings(api_key="right"))
     keyed.ready(FakeEngine())
     request = {"model": MODEL, "input": "a"}
     try:
@@ -157,18 +156,3 @@ def test_other_routes_and_methods(app: App) -> None:
     assert ask(app, "GET", "/v1/other").status == 404
     assert ask(app, "DELETE", "/v1/models").status == 405
     assert ask(app, "GET", "/v1/embeddings").error["code"] == "method_not_allowed"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("SERVER_PORT", "x"), ("SERVER_PORT", "70000"), ("THREADS", "0"), ("ENGINE", "fast"), ("PRECISION", "int8")],
-)
-def test_a_wrong_setting_is_named(name: str, value: str) -> None:
-    """The server does not start on a setting that it does not understand."""
-    with pytest.raises(ConfigurationError, match=f"MILLRACE_EMBED_{name}"):
-        ServerConfig.from_environment({f"MILLRACE_EMBED_{name}": value})
-
-
-def test_the_key_is_in_no_repr() -> None:
-    """A configuration that is logged shows no key."""
-    assert "secret" not in repr(ServerConfig.from_environment({"MILLRACE_EMBED_API_KEY": "secret"}))
