@@ -1,5 +1,5 @@
-"""The embedding server: the model in a process of its own, warm, behind the OpenAI embeddings protocol.
+"""The embedding server: one process that keeps the model loaded and serves it over the OpenAI embeddings protocol.
 
-It runs apart from the pipeline and shares no code with it but the error types, so that any other server of that
-protocol can take its place by a setting.
+It shares no code with the pipeline except the error types and the settings parser, so any other server of that
+protocol can replace it by a change of settings.
 """

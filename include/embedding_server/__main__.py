@@ -1,4 +1,4 @@
-"""``python -m include.embedding_server``: listen at once, load the model beside it, serve until SIGTERM or Ctrl-C."""
+"""``python -m include.embedding_server``: listen at once, load the model in the background, serve until SIGTERM."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from granian.server.embed import Server
 
 from include.embedding_server.app import App
 from include.embedding_server.engine import Engine
-from include.embedding_server.load import load
+from include.embedding_server.load import load_engine
 from include.embedding_server.settings import ServerSettings
 from include.errors import ConfigurationError
 
-#: mallopt's names for what is kept of freed memory and what is taken from the system piece by piece.
+#: mallopt's parameter numbers, from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT = 64 * 1024 * 1024
+_MALLOC_THRESHOLD = 64 * 1024 * 1024
 
 _LOG = logging.getLogger("millrace.embed")
 
 
 def main() -> int:
-    """The exit code: 0 after a signal, 1 when the model could not be loaded, 2 for a wrong setting."""
+    """Returns the exit code: 0 after a signal, 1 if the server fails, 2 for an invalid setting."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # The model is a folder on this machine: nothing is looked up.
+    # The model is a local folder: the library must not look anything up on the network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         settings = ServerSettings.from_environment(os.environ)
-        _reuse_memory()
+        _raise_malloc_thresholds()
         return uvloop.run(_serve(settings))
     except (ConfigurationError, OSError) as exc:
         _LOG.error("%s", exc)
@@ -58,14 +58,14 @@ async def _serve(settings: ServerSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     serving = loop.create_task(server.serve())
-    loading = loop.run_in_executor(None, _load, settings)
+    loading = loop.run_in_executor(None, _load_and_warm_up, settings)
     await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
-        # A thread inside an import cannot be ended; the process can.
+        # The loading thread cannot be stopped in the middle of an import; the process can.
         os._exit(0)
     try:
-        app.ready(await loading)
+        app.start(await loading)
     except ConfigurationError:
         stop()
         await serving
@@ -76,22 +76,22 @@ async def _serve(settings: ServerSettings) -> int:
     return 0
 
 
-def _load(settings: ServerSettings) -> Engine:
-    began = time.monotonic()
-    loaded = load(settings)
-    loaded.embed(loaded.tokenize(["ready?"]))
-    _LOG.info("loaded in %.1f s: %s", time.monotonic() - began, loaded.description)
-    return loaded
+def _load_and_warm_up(settings: ServerSettings) -> Engine:
+    started = time.monotonic()
+    engine = load_engine(settings)
+    engine.embed(engine.tokenize(["warm-up"]))
+    _LOG.info("loaded in %.1f s: %s", time.monotonic() - started, engine.description)
+    return engine
 
 
-def _reuse_memory() -> None:
-    """Let the C library keep what a batch frees for the next one: getting it anew costs a tenth of the time."""
+def _raise_malloc_thresholds() -> None:
+    """Let malloc keep a batch's memory for the next one: getting it from the system again costs 10 % of the time."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return  # not glibc
-    mallopt(_M_MMAP_THRESHOLD, _KEPT)
-    mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    mallopt(_M_MMAP_THRESHOLD, _MALLOC_THRESHOLD)
+    mallopt(_M_TRIM_THRESHOLD, _MALLOC_THRESHOLD)
 
 
 if __name__ == "__main__":

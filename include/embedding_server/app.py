@@ -1,4 +1,4 @@
-"""The embedding server as an ASGI application: three routes, and refusals in the shape of the protocol."""
+"""The embedding server as an ASGI application: three routes, and errors in the shape that the protocol defines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from include.embedding_server import wire
 from include.embedding_server.batching import Batcher, BusyError
 from include.embedding_server.engine import Engine
 from include.embedding_server.settings import ServerSettings
-from include.embedding_server.wire import RefusedError
+from include.embedding_server.wire import RequestError
 
 type Scope = Mapping[str, Any]
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class App:
-    """Answers 503 to everything that needs the model until ``ready`` was called."""
+    """Answers 503 to every request that needs the model until ``start`` is called."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._model = settings.model
@@ -29,24 +29,24 @@ class App:
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
 
-    def ready(self, engine: Engine) -> None:
-        """Serve this model from now on. Called once, after it has embedded a first text."""
+    def start(self, engine: Engine) -> None:
+        """Start to serve this model. Call it once, after the engine has embedded a first text."""
         self._engine, self._batcher = engine, Batcher(engine)
 
     def close(self) -> None:
-        """End the model's threads after what they have to do."""
+        """Finish the pending texts, then stop the model's threads."""
         if self._batcher:
             self._batcher.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             status, body = 200, await self._route(scope, receive)
-        except RefusedError as refused:
-            status, body = refused.status, refused.body
-        except Exception:  # noqa: BLE001 # the head of a request: the client gets an answer, the log the cause
+        except RequestError as error:
+            status, body = error.status, error.body
+        except Exception:  # noqa: BLE001 # top level of a request: the client gets an answer, the log gets the cause
             _LOG.exception("%s %s failed", scope["method"], scope["path"])
-            failed = RefusedError(500, "The server failed; its log says why.", kind="server_error")
-            status, body = failed.status, failed.body
+            failure = RequestError(500, "Internal server error; see the server's log.", kind="server_error")
+            status, body = failure.status, failure.body
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if status in (429, 503):
             headers.append((b"retry-after", b"2"))
@@ -56,55 +56,55 @@ class App:
     async def _route(self, scope: Scope, receive: Receive) -> bytes:
         match scope["method"], scope["path"]:
             case "GET" | "HEAD", "/health":
-                self._loaded()
+                self._require_model()
                 return b'{"status":"ok"}'
             case "GET" | "HEAD", "/v1/models":
                 self._authorize(scope)
-                return wire.write_models(self._model)
+                return wire.encode_models(self._model)
             case "POST", "/v1/embeddings":
                 self._authorize(scope)
-                return await self._embeddings(scope, receive)
+                return await self._embed(scope, receive)
             case method, "/health" | "/v1/models" | "/v1/embeddings":
-                raise RefusedError(405, f"{method} is not allowed here.", code="method_not_allowed")
+                raise RequestError(405, f"Method {method} is not allowed here.", code="method_not_allowed")
             case _, path:
-                raise RefusedError(404, f"There is no {path} here.", code="unknown_url")
-        raise AssertionError("a route for everything")
+                raise RequestError(404, f"Unknown path: {path}", code="unknown_url")
+        raise AssertionError("the last case matches every request")
 
-    async def _embeddings(self, scope: Scope, receive: Receive) -> bytes:
-        engine, batcher = self._loaded()
-        request = wire.read_request(await _body(scope, receive), self._model, engine.dimension)
-        distinct = {text: row for row, text in enumerate(dict.fromkeys(request.texts))}
+    async def _embed(self, scope: Scope, receive: Receive) -> bytes:
+        engine, batcher = self._require_model()
+        request = wire.parse_request(await _read_body(scope, receive), self._model, engine.dimension)
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(request.texts))}
         try:
-            embedded = await batcher.embed(list(distinct))
+            embeddings = await batcher.embed(list(row_of))
         except BusyError:
-            raise RefusedError(429, "Too many texts are waiting.", kind="rate_limit_error") from None
-        rows = [distinct[text] for text in request.texts]
-        return wire.write_embeddings(request, embedded.vectors, rows, embedded.tokens)
+            raise RequestError(429, "Too many texts are waiting.", kind="rate_limit_error") from None
+        rows = [row_of[text] for text in request.texts]
+        return wire.encode_embeddings(request, embeddings.vectors, rows, embeddings.token_count)
 
-    def _loaded(self) -> tuple[Engine, Batcher]:
+    def _require_model(self) -> tuple[Engine, Batcher]:
         if self._engine is None or self._batcher is None:
-            raise RefusedError(503, "The model is being loaded.", kind="server_error", code="loading")
+            raise RequestError(503, "The model is still loading.", kind="server_error", code="loading")
         return self._engine, self._batcher
 
     def _authorize(self, scope: Scope) -> None:
         if self._authorization is None:
             return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, self._authorization):
-            raise RefusedError(401, "The API key is missing or wrong.", code="invalid_api_key")
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if not hmac.compare_digest(authorization, self._authorization):
+            raise RequestError(401, "The API key is missing or wrong.", code="invalid_api_key")
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. A larger one than allowed is refused before it is read."""
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    """Read the whole body. One that is too large is refused without reading it to the end."""
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     parts, size, more = [], int(length) if length.isdigit() else 0, True
     while more and size <= wire.MAX_BODY:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RefusedError(400, "The client has gone.")
+            raise RequestError(400, "The client disconnected.")
         parts.append(message.get("body", b""))
         size = max(size, sum(map(len, parts)))
         more = message.get("more_body", False)
     if size > wire.MAX_BODY:
-        raise RefusedError(413, f"The body may have {wire.MAX_BODY} bytes.", code="request_too_large")
+        raise RequestError(413, f"The body is larger than {wire.MAX_BODY} bytes.", code="request_too_large")
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""The engine: what turns texts into vectors. ``load.py`` chooses one for the model and the machine."""
+"""The engine turns texts into vectors. ``load.py`` chooses one for the model and the machine."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Protocol
 
 import numpy as np
 
-#: A text as the model takes it: the numbers of its tokens, cut to the longest the model knows.
+#: A text as the model reads it: token ids, truncated to the model's maximum length.
 type Tokens = Sequence[int]
 
 
 class Engine(Protocol):
-    """A loaded model. Both methods may be called by several threads at once."""
+    """A loaded model. Several threads may call both methods at once."""
 
     @property
     def description(self) -> str:
-        """What it is and how it computes, for the log."""
+        """The implementation, the device and the precision, for the log."""
 
     @property
     def dimension(self) -> int: ...
     @property
     def workers(self) -> int:
-        """How many threads should call ``embed`` side by side."""
+        """The number of threads that should call ``embed`` in parallel."""
 
     @property
     def batch_tokens(self) -> int:
-        """About how many tokens a call of ``embed`` should have."""
+        """About the best number of tokens for one call of ``embed``."""
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]: ...
     def embed(self, batch: Sequence[Tokens]) -> np.ndarray:
-        """float32 (len(batch), dimension), rows of length one. Quickest where neighbours have one length."""
+        """float32 (len(batch), dimension), rows of length one. Fastest if the batch is sorted by length."""

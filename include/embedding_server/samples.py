@@ -1,4 +1,4 @@
-"""Texts on which the engine measures itself at start: short and long, plain and odd, in several scripts."""
+"""Texts for the engine's benchmark at startup: short and long, ordinary and odd, in several scripts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""BERT on a CPU without padding: all tokens of a batch are one matrix, so that no time goes into filling.
+"""BERT on a CPU without padding: all tokens of a batch form one matrix, so no time is spent on padding tokens.
 
-sentence-transformers pads every text of a batch to the longest and holds its own imports (scikit-learn, pandas,
-pyarrow) in memory. This reads the same folder with torch alone. The vectors are the library's to within rounding;
-tests/contract/test_embedder.py holds that.
+sentence-transformers pads every text of a batch to the longest one, and its imports (scikit-learn, pandas, pyarrow)
+take memory. This module reads the same model folder with torch alone. Its vectors equal the library's up to rounding,
+which tests/contract/test_embedder.py verifies. Why it exists: docs/adr/0010-unpadded-bert.md.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch  # noqa: TID253 # this is torch's leaf file
-import torch.nn.functional as F  # noqa: N812, TID253 # its name everywhere
+import torch  # noqa: TID253 # torch's leaf file
+import torch.nn.functional as F  # noqa: N812, TID253 # the customary name
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor  # noqa: TID253
@@ -26,9 +26,9 @@ from include.embedding_server.engine import Tokens
 from include.embedding_server.samples import SAMPLES
 from include.embedding_server.settings import PrecisionChoice
 
-#: Short weights are taken only if they are clearly quicker and no sample's vector moves more than this.
-LEAST_COSINE = 0.99992
-LEAST_GAIN = 1.15
+#: bfloat16 weights are used only if every sample's vector stays this close to float32 and the speedup is worth it.
+MIN_COSINE = 0.99992
+MIN_SPEEDUP = 1.15
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,24 +58,24 @@ class _Norm:
 @dataclass(frozen=True, slots=True)
 class _Layer:
     qkv: _Linear
-    attended: _Linear
-    attended_norm: _Norm
+    attention_output: _Linear
+    attention_norm: _Norm
     up: _Linear
     down: _Linear
-    down_norm: _Norm
+    output_norm: _Norm
 
 
 @dataclass(frozen=True, slots=True)
 class _Embeddings:
     words: Tensor
-    #: The vector of the position plus that of the only segment there is.
-    places: Tensor
+    #: The segment vector is added already: every text is in segment 0.
+    positions: Tensor
     norm: _Norm
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """``count`` texts of ``length`` tokens each, from row ``start`` of the matrix on."""
+    """``count`` consecutive texts of ``length`` tokens each; ``start`` is their first row in the matrix."""
 
     start: int
     count: int
@@ -89,19 +89,19 @@ class _Group:
 class UnpaddedBert:
     """The Engine port for BERT models with mean pooling."""
 
-    #: Enough rows for the matrix products to run at full speed, few enough for the intermediate ones to stay in cache.
+    #: Enough rows for matrix products at full speed, few enough for intermediate results to stay in the cache.
     batch_tokens = 1024
 
     def __init__(self, path: Path, workers: int) -> None:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        longest = json.loads((path / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+        max_length = json.loads((path / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
         self.workers = workers
         self.dimension: int = config["hidden_size"]
         self._heads: int = config["num_attention_heads"]
         self._precision = torch.float32
         self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(min(longest, config["max_position_embeddings"]))
+        self._tokenizer.enable_truncation(min(max_length, config["max_position_embeddings"]))
         weights = load_file(path / "model.safetensors")
         epsilon = float(config["layer_norm_eps"])
         self._embeddings = _read_embeddings(weights, epsilon)
@@ -111,19 +111,19 @@ class UnpaddedBert:
     def description(self) -> str:
         return f"unpadded BERT on {self.workers} CPU threads, {str(self._precision).removeprefix('torch.')} weights"
 
-    def shortened(self, precision: torch.dtype) -> UnpaddedBert:
-        """The same model with the matrices of its layers in another precision; sums and norms stay as they are."""
+    def with_precision(self, precision: torch.dtype) -> UnpaddedBert:
+        """A copy whose layers multiply in ``precision``. Residual sums and norms stay in float32."""
         other = object.__new__(UnpaddedBert)
         other.__dict__.update(self.__dict__)
         other._precision = precision
         other._layers = [
             _Layer(
                 qkv=layer.qkv.to(precision),
-                attended=layer.attended.to(precision),
-                attended_norm=layer.attended_norm,
+                attention_output=layer.attention_output.to(precision),
+                attention_norm=layer.attention_norm,
                 up=layer.up.to(precision),
                 down=layer.down.to(precision),
-                down_norm=layer.down_norm,
+                output_norm=layer.output_norm,
             )
             for layer in self._layers
         ]
@@ -133,8 +133,8 @@ class UnpaddedBert:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def embed(self, batch: Sequence[Tokens]) -> np.ndarray:
-        """Texts of one length next to each other share their attention: quickest when sorted by length."""
-        groups = _groups(batch)
+        """Consecutive texts of equal length share one attention call: fastest if the batch is sorted by length."""
+        groups = _group_by_length(batch)
         with torch.inference_mode():
             rows = self._embed_tokens(batch)
             for layer in self._layers:
@@ -145,52 +145,52 @@ class UnpaddedBert:
 
     def _embed_tokens(self, batch: Sequence[Tokens]) -> Tensor:
         words = torch.tensor([token for tokens in batch for token in tokens])
-        places = torch.tensor([place for tokens in batch for place in range(len(tokens))])
+        positions = torch.tensor([position for tokens in batch for position in range(len(tokens))])
         embeddings = self._embeddings
-        return embeddings.norm(embeddings.words[words] + embeddings.places[places])
+        return embeddings.norm(embeddings.words[words] + embeddings.positions[positions])
 
     def _apply(self, layer: _Layer, rows: Tensor, groups: Sequence[_Group]) -> Tensor:
-        attended = layer.attended(self._attention(layer.qkv(rows.to(self._precision)), groups))
-        rows = layer.attended_norm(attended.float() + rows)
-        fed = layer.down(F.gelu(layer.up(rows.to(self._precision))))
-        return layer.down_norm(fed.float() + rows)
+        attention = layer.attention_output(self._attend(layer.qkv(rows.to(self._precision)), groups))
+        rows = layer.attention_norm(attention.float() + rows)
+        feed_forward = layer.down(F.gelu(layer.up(rows.to(self._precision))))
+        return layer.output_norm(feed_forward.float() + rows)
 
-    def _attention(self, qkv: Tensor, groups: Sequence[_Group]) -> Tensor:
-        """Each text looks at its own tokens only; the texts of a group are looked at together."""
-        attended = torch.empty((len(qkv), self.dimension), dtype=qkv.dtype)
+    def _attend(self, qkv: Tensor, groups: Sequence[_Group]) -> Tensor:
+        """Each text attends to its own tokens only; the texts of a group are computed in one call."""
+        attention = torch.empty((len(qkv), self.dimension), dtype=qkv.dtype)
         for group in groups:
             split = qkv[group.start : group.end].view(group.count, group.length, 3, self._heads, -1)
             query, key, value = split.permute(2, 0, 3, 1, 4)
-            seen = F.scaled_dot_product_attention(query, key, value)
-            attended[group.start : group.end].view(group.count, group.length, self._heads, -1).copy_(
-                seen.transpose(1, 2)
+            heads = F.scaled_dot_product_attention(query, key, value)
+            attention[group.start : group.end].view(group.count, group.length, self._heads, -1).copy_(
+                heads.transpose(1, 2)
             )
-        return attended
+        return attention
 
 
 def load_fastest(path: Path, threads: int, precision: PrecisionChoice) -> UnpaddedBert:
-    """The model in the precision that is wanted, or in the quickest one that leaves its vectors as they are.
+    """Load the model in ``precision``; ``auto`` is the fastest one that does not change the vectors noticeably.
 
-    Each of ``threads`` callers computes a batch of its own: side by side they need no waiting for each other
-    within every product, which on a busy machine costs more than the product.
+    torch gets one thread, and ``threads`` workers compute separate batches in parallel: threads that share every
+    matrix product wait for each other, and on a busy machine the wait takes longer than the product.
     """
     torch.set_num_threads(1)
     exact = UnpaddedBert(path, threads)
-    if precision == "float32" or (precision == "auto" and not _multiplies_bfloat16()):
+    if precision == "float32" or (precision == "auto" and not _supports_bfloat16()):
         return exact
-    short = exact.shortened(torch.bfloat16)
+    reduced = exact.with_precision(torch.bfloat16)
     if precision == "bfloat16":
-        return short
+        return reduced
     samples = sorted(exact.tokenize(SAMPLES), key=len)
     expected = exact.embed(samples)
-    cosine = float((expected * short.embed(samples)).sum(axis=1).min())
-    gain = _seconds(lambda: exact.embed(samples)) / _seconds(lambda: short.embed(samples))
-    _LOG.info("bfloat16 weights: %.2f times the speed of float32, least cosine %.6f", gain, cosine)
-    return short if gain >= LEAST_GAIN and cosine >= LEAST_COSINE else exact
+    cosine = float((expected * reduced.embed(samples)).sum(axis=1).min())
+    speedup = _measure_seconds(lambda: exact.embed(samples)) / _measure_seconds(lambda: reduced.embed(samples))
+    _LOG.info("bfloat16 weights: %.2f times the speed of float32, smallest cosine %.6f", speedup, cosine)
+    return reduced if speedup >= MIN_SPEEDUP and cosine >= MIN_COSINE else exact
 
 
-def _multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for it. Without them it would only be slow to find that out."""
+def _supports_bfloat16() -> bool:
+    """Whether the CPU has bfloat16 instructions. Without them even the benchmark would be slow."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:
@@ -198,20 +198,20 @@ def _multiplies_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """The least of a few runs: the others were disturbed."""
-    taken = []
+def _measure_seconds(work: Callable[[], object]) -> float:
+    """The fastest of a few runs: the one that other processes disturbed least."""
+    durations = []
     for _ in range(3):
-        began = time.perf_counter()
+        started = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        durations.append(time.perf_counter() - started)
+    return min(durations)
 
 
-def _groups(batch: Sequence[Tokens]) -> list[_Group]:
+def _group_by_length(batch: Sequence[Tokens]) -> list[_Group]:
     groups, start = [], 0
-    for length, same in groupby(batch, key=len):
-        groups.append(_Group(start, sum(1 for _ in same), length))
+    for length, texts in groupby(batch, key=len):
+        groups.append(_Group(start, sum(1 for _ in texts), length))
         start = groups[-1].end
     return groups
 
@@ -220,7 +220,7 @@ def _read_embeddings(weights: Mapping[str, Tensor], epsilon: float) -> _Embeddin
     segment = weights["embeddings.token_type_embeddings.weight"][0]
     return _Embeddings(
         words=weights["embeddings.word_embeddings.weight"],
-        places=weights["embeddings.position_embeddings.weight"] + segment,
+        positions=weights["embeddings.position_embeddings.weight"] + segment,
         norm=_read_norm(weights, "embeddings.LayerNorm", epsilon),
     )
 
@@ -230,11 +230,11 @@ def _read_layer(weights: Mapping[str, Tensor], number: int, epsilon: float) -> _
     parts = [_read_linear(weights, f"{prefix}.attention.self.{part}") for part in ("query", "key", "value")]
     return _Layer(
         qkv=_Linear(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])),
-        attended=_read_linear(weights, f"{prefix}.attention.output.dense"),
-        attended_norm=_read_norm(weights, f"{prefix}.attention.output.LayerNorm", epsilon),
+        attention_output=_read_linear(weights, f"{prefix}.attention.output.dense"),
+        attention_norm=_read_norm(weights, f"{prefix}.attention.output.LayerNorm", epsilon),
         up=_read_linear(weights, f"{prefix}.intermediate.dense"),
         down=_read_linear(weights, f"{prefix}.output.dense"),
-        down_norm=_read_norm(weights, f"{prefix}.output.LayerNorm", epsilon),
+        output_norm=_read_norm(weights, f"{prefix}.output.LayerNorm", epsilon),
     )
 
 

@@ -1,4 +1,4 @@
-"""The OpenAI embeddings protocol: what requests must look like, and the bytes of answers and refusals."""
+"""The OpenAI embeddings protocol: parsing requests, encoding responses and errors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-#: OpenAI's own limit of texts in a request, and one of ours on its bytes.
+#: OpenAI's limit on the number of texts per request.
 MAX_TEXTS = 2048
+#: Bytes. The protocol has no such limit; this one bounds the server's memory.
 MAX_BODY = 32 * 1024 * 1024
 
 
-class RefusedError(Exception):
-    """A request that gets no vectors. ``status`` is HTTP's; ``kind``, ``code`` and ``param`` are the protocol's."""
+class RequestError(Exception):
+    """An error response. ``status`` is the HTTP status; ``kind``, ``code`` and ``param`` are fields of the protocol."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class RefusedError(Exception):
 
 
 class EmbeddingRequest(msgspec.Struct):
-    """What we take of a request; OpenAI's ``user`` and whatever else it holds is passed over."""
+    """The supported fields of a request. Others, such as OpenAI's ``user``, are ignored."""
 
     model: str
     input: str | list[str]
@@ -47,25 +48,27 @@ class EmbeddingRequest(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(EmbeddingRequest)
 
 
-def read_request(body: bytes, model: str, dimension: int) -> EmbeddingRequest:
-    """The request in ``body``. Raises ``RefusedError`` saying what is wrong with it."""
+def parse_request(body: bytes, model: str, dimension: int) -> EmbeddingRequest:
+    """Raises ``RequestError`` saying what is wrong with ``body``."""
     try:
         request = _DECODER.decode(body)
     except msgspec.ValidationError as exc:
-        raise RefusedError(400, f"The request is not valid: {exc}. input must be a string or a list of them.") from exc
+        raise RequestError(
+            400, f"The request is not valid: {exc}. input must be a string or a list of strings."
+        ) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise RefusedError(400, f"The body is not valid JSON: {exc}.") from exc
+        raise RequestError(400, f"The body is not valid JSON: {exc}.") from exc
     if request.model != model:
-        raise RefusedError(404, f"The model {request.model!r} does not exist.", code="model_not_found", param="model")
+        raise RequestError(404, f"The model {request.model!r} does not exist.", code="model_not_found", param="model")
     if request.dimensions not in (None, dimension):
-        raise RefusedError(400, f"This model has {dimension} dimensions, no others.", param="dimensions")
+        raise RequestError(400, f"This model supports only {dimension} dimensions.", param="dimensions")
     if not 1 <= len(request.texts) <= MAX_TEXTS:
-        raise RefusedError(400, f"input must have 1 to {MAX_TEXTS} texts, not {len(request.texts)}.", param="input")
+        raise RequestError(400, f"input must have 1 to {MAX_TEXTS} texts, not {len(request.texts)}.", param="input")
     return request
 
 
-def write_embeddings(request: EmbeddingRequest, vectors: np.ndarray, rows: Sequence[int], tokens: int) -> bytes:
-    """The answer: ``vectors[rows[i]]`` belongs to text ``i``."""
+def encode_embeddings(request: EmbeddingRequest, vectors: np.ndarray, rows: Sequence[int], tokens: int) -> bytes:
+    """The response to ``request``; ``vectors[rows[i]]`` is the vector of text ``i``."""
     if request.encoding_format == "base64":
         packed = [base64.b64encode(vector).decode() for vector in vectors.astype("<f4", copy=False)]
     else:
@@ -75,6 +78,6 @@ def write_embeddings(request: EmbeddingRequest, vectors: np.ndarray, rows: Seque
     return msgspec.json.encode({"object": "list", "data": data, "model": request.model, "usage": usage})
 
 
-def write_models(model: str) -> bytes:
-    """The list of the one model there is."""
+def encode_models(model: str) -> bytes:
+    """The list of models; this server has one."""
     return msgspec.json.encode({"object": "list", "data": [{"id": model, "object": "model", "owned_by": "millrace"}]})

@@ -1,4 +1,4 @@
-"""A model for tests: a text's vector says how long the text is."""
+"""A model for tests: the first number of a vector is the length of the text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from include.embedding_server.engine import Tokens
 
 
 class FakeEngine:
-    """Tokens are code points. It fails on a text that has ``failing`` in it, and waits while ``held`` is not set."""
+    """Tokens are code points. Fails on texts that contain ``failing``; blocks while ``unblocked`` is not set."""
 
     description = "fake"
     dimension = 4
@@ -20,15 +20,15 @@ class FakeEngine:
     def __init__(self, workers: int = 1, failing: str = "\0") -> None:
         self.workers = workers
         self.batches: list[list[int]] = []
-        self.held = threading.Event()
-        self.held.set()
+        self.unblocked = threading.Event()
+        self.unblocked.set()
         self._failing = ord(failing)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         return [[ord(character) for character in text] for text in texts]
 
     def embed(self, batch: Sequence[Tokens]) -> np.ndarray:
-        self.held.wait(10)
+        self.unblocked.wait(10)
         self.batches.append([len(tokens) for tokens in batch])
         if any(self._failing in tokens for tokens in batch):
             raise RuntimeError("the model failed")
