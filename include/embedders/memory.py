@@ -1,4 +1,4 @@
-"""Vectors without a model: for tests and dry runs, the same in every process."""
+"""Vectors without a model, for tests and dry runs. They are the same in every process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 
 from include.domain.generation import Generation
 
-#: How much of a text's vector is its own, beside what it shares with texts of the same words.
-_OWN = 0.05
+#: The weight of the direction that is unique to a text, against 1 for each of its words.
+_UNIQUE_WEIGHT = 0.05
 
 
 class MemoryEmbedder:
-    """The Embedder port by hashing: a text's vector is the sum of its words' directions, so that texts with words in
-    common are near each other, and a little of its own, so that no two texts have the same one."""
+    """The Embedder port by hashing: a text's vector is the sum of its words' directions, so texts with common words
+    are similar, plus a small direction of its own, so no two texts have the same vector.
+    """
 
     def __init__(self, generation: Generation | None = None) -> None:
         self._generation = generation or Generation("memory", "1", 384)
@@ -32,10 +33,10 @@ class MemoryEmbedder:
         return vectors
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there is no connection to close."""
 
     def _vector(self, text: str) -> np.ndarray:
-        vector = _OWN * self._direction(f"text {text}")
+        vector = _UNIQUE_WEIGHT * self._direction(f"text {text}")
         for word in text.lower().split():
             vector += self._direction(f"word {word}")
         unit: np.ndarray = vector / np.linalg.norm(vector)

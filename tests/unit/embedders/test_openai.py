@@ -1,4 +1,4 @@
-"""The client of the OpenAI protocol against a server that does what a test tells it to."""
+"""The client of the OpenAI embeddings protocol against a server whose responses each test defines."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from include.embedders.openai import TEXTS_PER_REQUEST, OpenAIEmbedder
+from include.embedders.openai import MAX_TEXTS_PER_REQUEST, OpenAIEmbedder
 from include.errors import PermanentError, TransientError
 from include.settings import EmbedSettings
 
 DIMENSION = 3
-type Reply = tuple[int, bytes]
+type Response = tuple[int, bytes]
 
 
 def vector(text: str) -> list[float]:
-    """A direction of the text's own, not of length one."""
+    """A vector that depends on the text and is not of length one."""
     return [1.0 + len(text), float(sum(map(ord, text)) % 97), 2.0]
 
 
-def good(request: dict[str, Any], *, as_list: bool = False) -> Reply:
-    """The answer of a healthy server, its rows in another order."""
+def answer(request: dict[str, Any], *, as_list: bool = False) -> Response:
+    """The response of a healthy server, its rows in reverse order."""
     rows = []
     for index, text in enumerate(request["input"]):
         packed = base64.b64encode(np.array(vector(text), dtype="<f4").tobytes()).decode()
@@ -35,25 +35,25 @@ def good(request: dict[str, Any], *, as_list: bool = False) -> Reply:
     return 200, json.dumps({"data": rows[::-1]}).encode()
 
 
-def data(*vectors: object) -> Reply:
-    """An answer with these vectors, whatever was asked."""
+def answer_with(*vectors: object) -> Response:
+    """A response with these vectors, whatever the request."""
     rows = [{"index": index, "embedding": vector} for index, vector in enumerate(vectors)]
     return 200, json.dumps({"data": rows}).encode()
 
 
 @dataclass
 class Server:
-    """Answers by ``reply`` and keeps what it was asked."""
+    """Responds with ``respond`` and records the requests."""
 
     url: str
-    reply: Callable[[dict[str, Any]], Reply] = good
+    respond: Callable[[dict[str, Any]], Response] = answer
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server on loopback for one test."""
+    """A server on loopback, for one test."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -62,7 +62,7 @@ def server() -> Iterator[Server]:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.requests.append(request)
             state.keys.add(self.headers["Authorization"])
-            status, body = state.reply(request)
+            status, body = state.respond(request)
             if status == 0:
                 self.close_connection = True
                 return
@@ -72,66 +72,66 @@ def server() -> Iterator[Server]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Not on the screen."""
+            """Keep the test output clean."""
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state = Server(f"http://127.0.0.1:{listening.server_port}/v1")
-    thread = threading.Thread(target=listening.serve_forever)
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state = Server(f"http://127.0.0.1:{http_server.server_port}/v1")
+    thread = threading.Thread(target=http_server.serve_forever)
     thread.start()
     yield state
-    listening.shutdown()
+    http_server.shutdown()
     thread.join()
-    listening.server_close()
+    http_server.server_close()
 
 
 @pytest.fixture
 def embedder(server: Server) -> Iterator[OpenAIEmbedder]:
-    """A client of that server."""
-    made = OpenAIEmbedder(EmbedSettings(server.url, api_key="k3y", model="m", revision="1", dimension=DIMENSION))
-    yield made
-    made.close()
+    """A client of the server."""
+    embedder = OpenAIEmbedder(EmbedSettings(server.url, api_key="k3y", model="m", revision="1", dimension=DIMENSION))
+    yield embedder
+    embedder.close()
 
 
 @pytest.mark.parametrize("as_list", [False, True])
-def test_vectors_are_brought_to_length_one_in_order(server: Server, embedder: OpenAIEmbedder, as_list: bool) -> None:
-    """Whether the server packs vectors or lists their numbers, and in whatever order it names them."""
-    server.reply = lambda request: good(request, as_list=as_list)
+def test_vectors_are_normalised_and_in_order(server: Server, embedder: OpenAIEmbedder, as_list: bool) -> None:
+    """The encoding and the order of the response make no difference."""
+    server.respond = lambda request: answer(request, as_list=as_list)
     texts = ["long text", "", "b", "日本語", "b"]
     expected = np.array([vector(text) for text in texts])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    found = embedder.embed(texts)
-    assert found.dtype == np.float32
-    assert np.allclose(found, expected, atol=1e-6)
+    vectors = embedder.embed(texts)
+    assert vectors.dtype == np.float32
+    assert np.allclose(vectors, expected, atol=1e-6)
     assert server.keys == {"Bearer k3y"}
     assert server.requests[0]["model"] == "m"
 
 
-def test_no_text_asks_nothing(server: Server, embedder: OpenAIEmbedder) -> None:
-    """An empty list costs no request."""
+def test_no_texts_make_no_request(server: Server, embedder: OpenAIEmbedder) -> None:
+    """An empty list is answered without the server."""
     assert embedder.embed([]).shape == (0, DIMENSION)
     assert server.requests == []
 
 
 def test_requests_are_bounded(server: Server, embedder: OpenAIEmbedder) -> None:
-    """Many texts go in many requests of texts of like length, and long texts in fewer a request."""
-    texts = [f"{number} " + "x" * (number % 50) for number in range(3 * TEXTS_PER_REQUEST + 1)]
-    assert np.allclose(embedder.embed(texts), [_unit(text) for text in texts], atol=1e-6)
-    assert sorted(len(request["input"]) for request in server.requests) == [1, *[TEXTS_PER_REQUEST] * 3]
+    """Many texts take several requests, each of texts of similar length; long texts are fewer per request."""
+    texts = [f"{number} " + "x" * (number % 50) for number in range(3 * MAX_TEXTS_PER_REQUEST + 1)]
+    assert np.allclose(embedder.embed(texts), [_unit_vector(text) for text in texts], atol=1e-6)
+    assert sorted(len(request["input"]) for request in server.requests) == [1, *[MAX_TEXTS_PER_REQUEST] * 3]
     server.requests.clear()
     embedder.embed(["y" * 150_000, "z" * 150_000, "short"])
     assert len(server.requests) == 2
 
 
-def _unit(text: str) -> np.ndarray:
-    found = np.array(vector(text))
-    return np.asarray(found / np.linalg.norm(found))
+def _unit_vector(text: str) -> np.ndarray:
+    row = np.array(vector(text))
+    return np.asarray(row / np.linalg.norm(row))
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 0])
-def test_what_passes_is_transient(server: Server, embedder: OpenAIEmbedder, status: int) -> None:
-    """A server that is busy, failing or gone in the middle may be there again later. It is asked once."""
-    server.reply = lambda _: (status, b'{"error": {"message": "later"}}')
-    with pytest.raises(TransientError, match="later" if status else "does not answer"):
+def test_outages_are_transient(server: Server, embedder: OpenAIEmbedder, status: int) -> None:
+    """A busy or failing server and a lost connection are transient errors; the client does not retry by itself."""
+    server.respond = lambda _: (status, b'{"error": {"message": "later"}}')
+    with pytest.raises(TransientError, match="later" if status else "is not responding"):
         embedder.embed(["a"])
     assert len(server.requests) == 1
 
@@ -140,53 +140,55 @@ def test_what_passes_is_transient(server: Server, embedder: OpenAIEmbedder, stat
     ("status", "setting"),
     [(401, "MILLRACE_EMBED_API_KEY"), (403, "MILLRACE_EMBED_API_KEY"), (404, "MILLRACE_EMBED_URL"), (400, "refused")],
 )
-def test_what_a_setting_must_cure_names_it(server: Server, embedder: OpenAIEmbedder, status: int, setting: str) -> None:
-    """A refusal that will come again says which setting to look at, and never shows the key."""
-    server.reply = lambda _: (status, b"<html>no</html>")
+def test_permanent_errors_name_the_setting(server: Server, embedder: OpenAIEmbedder, status: int, setting: str) -> None:
+    """A refusal that no retry will change names the setting to check, and never contains the key."""
+    server.respond = lambda _: (status, b"<html>no</html>")
     with pytest.raises(PermanentError, match=setting) as caught:
         embedder.embed(["a"])
     assert "k3y" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("reply", "says"),
+    ("response", "message"),
     [
         ((200, b"<html>"), "protocol"),
         ((200, b'{"data": [{"index": 0}]}'), "protocol"),
-        (data(), "0 vectors for 1 texts"),
-        (data([1, 2, 3], [1, 2, 3]), "2 vectors for 1 texts"),
-        (data([1, 2]), "dimension"),
-        (data([1, 2, 3, 4]), "dimension"),
-        (data([0, 0, 0]), "no direction"),
-        (data(base64.b64encode(np.array([1, np.nan, 1], dtype="<f4").tobytes()).decode()), "no direction"),
-        (data("AAA"), "base64"),
-        (data("!!!!"), "base64"),
+        (answer_with(), "0 vectors for 1 texts"),
+        (answer_with([1, 2, 3], [1, 2, 3]), "2 vectors for 1 texts"),
+        (answer_with([1, 2]), "MILLRACE_EMBED_DIMENSION is 3"),
+        (answer_with([1, 2, 3, 4]), "MILLRACE_EMBED_DIMENSION is 3"),
+        (answer_with([0, 0, 0]), "zero or has nan"),
+        (answer_with(base64.b64encode(np.array([1, np.nan, 1], dtype="<f4").tobytes()).decode()), "zero or has nan"),
+        (answer_with("AAA"), "base64"),
+        (answer_with("!!!!"), "base64"),
     ],
 )
-def test_an_answer_that_is_none_is_permanent(server: Server, embedder: OpenAIEmbedder, reply: Reply, says: str) -> None:
-    """Vectors that cannot be right are never stored: the count, the dimension and the numbers are checked."""
-    server.reply = lambda _: reply
-    with pytest.raises(PermanentError, match=says):
+def test_an_invalid_response_is_a_permanent_error(
+    server: Server, embedder: OpenAIEmbedder, response: Response, message: str
+) -> None:
+    """The count, the dimension and the numbers are checked, so that invalid vectors are never stored."""
+    server.respond = lambda _: response
+    with pytest.raises(PermanentError, match=message):
         embedder.embed(["a"])
 
 
-def test_one_failing_request_of_many_fails_the_call(server: Server, embedder: OpenAIEmbedder) -> None:
-    """There is no half of an answer."""
-    server.reply = lambda request: (503, b"") if "bad" in request["input"] else good(request)
+def test_one_failed_request_fails_the_whole_call(server: Server, embedder: OpenAIEmbedder) -> None:
+    """``embed`` returns every vector or none."""
+    server.respond = lambda request: (503, b"") if "bad" in request["input"] else answer(request)
     with pytest.raises(TransientError):
-        embedder.embed(["bad", *(f"text {number}" for number in range(5 * TEXTS_PER_REQUEST))])
+        embedder.embed(["bad", *(f"text {number}" for number in range(5 * MAX_TEXTS_PER_REQUEST))])
 
 
-def test_nobody_listening_is_transient() -> None:
-    """A server that is not up yet may come up."""
+def test_a_refused_connection_is_transient() -> None:
+    """A server that is not running may be started later."""
     embedder = OpenAIEmbedder(EmbedSettings("http://127.0.0.1:9/v1"))
-    with pytest.raises(TransientError, match="does not answer"):
+    with pytest.raises(TransientError, match="is not responding"):
         embedder.embed(["a"])
     embedder.close()
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "127.0.0.1:80/v1", "http://[bad/v1", "http://host:port/v1"])
-def test_a_url_that_is_none_names_its_setting(url: str) -> None:
-    """A mistyped address is not tried again and again."""
+def test_an_invalid_url_names_its_setting(url: str) -> None:
+    """A mistyped address is a permanent error, which is not retried."""
     with pytest.raises(PermanentError, match="MILLRACE_EMBED_URL"):
         OpenAIEmbedder(EmbedSettings(url)).embed(["a"])
