@@ -1,7 +1,7 @@
-"""The values of a batch, judged by a Great Expectations suite.
+"""Validates the values of a batch with a Great Expectations suite.
 
-A row that fails a rule of ``_ROW_RULES`` becomes a dead letter with that rule's reason; a batch that fails one of
-``_BATCH_RULES`` is only warned about: its events are good, but their producer should be looked at.
+A row that fails one of ``_ROW_RULES`` becomes a dead letter with that rule's reason. A batch that fails one of
+``_BATCH_RULES`` only causes a warning: its events are valid, but someone should look at their producer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from include.domain.event import FUTURE_LIMIT, ID_MAX, KNOWN_KINDS, LABEL_MAX
 from include.domain.reasons import Reason
-from include.ports import Verdict
+from include.domain.validation import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ _FUTURE_LIMIT_MS = FUTURE_LIMIT.total_seconds() * 1000
 
 type _Rule = tuple[str, dict[str, Any]]
 
-#: In the order in which a row's first failure is looked for.
+#: In order: the first rule that a row fails gives its reason.
 _ROW_RULES: tuple[tuple[Reason, _Rule], ...] = (
     (Reason.USER_ID_LENGTH, ("ValueLengths", {"column": "user_id", "min_value": 1, "max_value": ID_MAX})),
     (Reason.MESSAGE_ID_LENGTH, ("ValueLengths", {"column": "message_id", "min_value": 1, "max_value": ID_MAX})),
@@ -40,18 +40,19 @@ _BATCH_RULES: tuple[tuple[str, _Rule], ...] = (
         "more than 5 % of the kinds are unknown",
         ("InSet", {"column": "kind", "value_set": sorted(KNOWN_KINDS), "mostly": 0.95}),
     ),
-    ("more than half of the events repeat a message of the batch", ("Unique", {"column": "identity"})),
-    ("more than 5 % of the events say they happened after they were published", ("NotAhead", {"column": "ahead_ms"})),
+    ("more than half of the events are duplicates within the batch", ("Unique", {"column": "identity"})),
+    ("more than 5 % of the events occurred after they were published", ("NotAhead", {"column": "ahead_ms"})),
 )
 
 
 class GreatExpectationsValidator:
-    """``ports.Validator``. Importing the library takes seconds: it is imported with the first of these."""
+    """The Validator port. The constructor imports the library, which takes seconds the first time."""
 
     def __init__(self) -> None:
-        # Set before the import: the library reports usage from its first call on.
+        # Set before the import: otherwise the library reports its usage from the first call on.
         os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it logs every method that it documents
+        # It logs a line for every method that it documents.
+        logging.getLogger("great_expectations").setLevel(logging.WARNING)
         import great_expectations as gx
 
         context: Any = gx.get_context(mode="ephemeral")
@@ -62,16 +63,16 @@ class GreatExpectationsValidator:
         self._suite = gx.ExpectationSuite("events", expectations=expectations)
 
     def validate(self, events: pa.Table) -> Verdict:
-        """``events`` has EVENT_SCHEMA; the rows are named by their place in it."""
+        """Check the values of a batch; ``events`` has EVENT_SCHEMA."""
         if events.num_rows == 0:
             return Verdict({}, [])
         batch = self._definition.get_batch(batch_parameters={"dataframe": _frame(events)})
-        outcome = batch.validate(
+        result = batch.validate(
             self._suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]}
         )
-        # The library returns the results in an order of its own.
-        failed = {_rule_of(result): result for result in outcome.results if not result.success}
-        return Verdict(_rejected(failed), [warning for warning, _ in _BATCH_RULES if warning in failed])
+        # By name, because the library does not return the results in the order of the rules.
+        failures = {_rule_name(each): each for each in result.results if not each.success}
+        return Verdict(_rejected_rows(failures), [warning for warning, _ in _BATCH_RULES if warning in failures])
 
 
 def _expectation(gx: Any, name: str, rule: _Rule) -> Any:
@@ -89,12 +90,12 @@ def _expectation(gx: Any, name: str, rule: _Rule) -> Any:
     return rules.ExpectColumnValuesToBeBetween(**arguments)
 
 
-def _rule_of(result: Any) -> str:
+def _rule_name(result: Any) -> str:
     return str(result.expectation_config.meta["rule"])
 
 
 def _frame(events: pa.Table) -> pd.DataFrame:
-    """What the rules look at; absent values are null, which no rule of the library judges."""
+    """The columns that the rules check. Absent values are null, which the library's rules ignore."""
     texts = pc.cast(pc.is_valid(events["text"]), pa.int64())
     items = pc.cast(pc.is_valid(events["item_id"]), pa.int64())
     occurred = pc.cast(events["occurred_at"], pa.int64())
@@ -112,10 +113,10 @@ def _frame(events: pa.Table) -> pd.DataFrame:
     return pa.table(columns).to_pandas()
 
 
-def _rejected(failed: Mapping[str, Any]) -> Mapping[int, Reason]:
+def _rejected_rows(failures: Mapping[str, Any]) -> Mapping[int, Reason]:
     rejected: dict[int, Reason] = {}
     for reason, _ in _ROW_RULES:
-        if reason in failed:
-            for found in failed[reason].result["unexpected_index_list"]:
-                rejected.setdefault(int(found["row"]), reason)
+        if reason in failures:
+            for index in failures[reason].result["unexpected_index_list"]:
+                rejected.setdefault(int(index["row"]), reason)
     return rejected

@@ -1,4 +1,4 @@
-"""The suite of value rules: every row's first failure, and warnings on the batch as a whole."""
+"""The rules for values: the first failure of each row, and warnings about the whole batch."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def table(*events: Event) -> Any:
         ({"user_id": "", "message_id": "", "item_id": None}, Reason.USER_ID_LENGTH),
     ],
 )
-def test_a_bad_row_has_its_reason(
+def test_an_invalid_row_gets_a_reason(
     validator: GreatExpectationsValidator, changes: dict[str, Any], reason: Reason
 ) -> None:
-    """Each rule finds its row among good ones; of several, the first in the order of reasons."""
+    """Each rule finds the invalid row among valid ones; a row that fails several rules gets the first one's reason."""
     assert validator.validate(table(event(), event(**changes), event())).rejected == {1: reason}
 
 
@@ -59,19 +59,19 @@ def test_a_bad_row_has_its_reason(
         {"value": -1e308},
     ],
 )
-def test_the_limits_themselves_are_allowed(validator: GreatExpectationsValidator, changes: dict[str, Any]) -> None:
-    """The longest ids, a day ahead, any past time, a text alone and any finite value are valid."""
+def test_values_at_the_limits_are_valid(validator: GreatExpectationsValidator, changes: dict[str, Any]) -> None:
+    """The longest ids, a time one day ahead, any past time, a text without an item and any finite value are valid."""
     assert validator.validate(table(event(**changes))).rejected == {}
 
 
-def test_an_ordinary_batch_has_no_warning(validator: GreatExpectationsValidator) -> None:
-    """Distinct messages of known kinds in the past are not odd; nor is an empty batch."""
+def test_an_ordinary_batch_causes_no_warning(validator: GreatExpectationsValidator) -> None:
+    """Distinct messages of known kinds in the past cause no warning; nor does an empty batch."""
     assert validator.validate(table(*(event(message_id=str(n)) for n in range(50)))).warnings == []
     assert validator.validate(table()) == ({}, [])
 
 
-def test_an_odd_batch_is_warned_about_and_kept(validator: GreatExpectationsValidator) -> None:
-    """Unknown kinds, many repeats and clocks that run ahead reject no row."""
+def test_an_odd_batch_causes_warnings_only(validator: GreatExpectationsValidator) -> None:
+    """Unknown kinds, many duplicates and clocks that are ahead reject no row."""
     verdict = validator.validate(table(*(event(kind="zoomed", occurred_at=1) for _ in range(50))))
     assert verdict.rejected == {}
     assert len(verdict.warnings) == 3
