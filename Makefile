@@ -1,4 +1,4 @@
-# Everything a user types. `make help` lists it.
+# Every command a user or developer types. `make help` lists them.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -7,90 +7,113 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON := $(BIN)/python
 INSTALLED := $(VENV)/.installed
-# Any Python 3.12 will do; name another with `make BASE_PYTHON=/path/to/python3.12 ...`
+# Any Python 3.12 will do; name another one with `make BASE_PYTHON=/path/to/python3.12 ...`
 BASE_PYTHON ?= $(shell for p in python3.12 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' >/dev/null 2>&1 && echo "$$p" && break; done)
+# For commands that need no set-up: the project's Python if it exists, or else the base Python.
+ANY_PYTHON = $(shell if [ -x $(PYTHON) ]; then echo $(PYTHON); else echo "$(BASE_PYTHON)"; fi)
+NO_PYTHON := error: Python 3.12 was not found; install it, or name it: make BASE_PYTHON=/path/to/python3.12
 
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(INSTALLED): requirements.txt
-	@if [ -z "$(BASE_PYTHON)" ]; then \
-		echo "error: Python 3.12 is needed and was not found; install it, or name it: make BASE_PYTHON=/path/to/python3.12" >&2; exit 1; fi
-	@date +%s.%N > .setup-began
-	@if [ ! -x $(PYTHON) ]; then echo "making $(VENV)"; $(BASE_PYTHON) -m venv $(VENV) || { \
-		echo "error: this Python cannot make virtual environments; install its venv and ensurepip modules (Debian: python3.12-venv)" >&2; \
-		rm -rf $(VENV) .setup-began; exit 1; }; fi
-	@echo "installing the packages of requirements.txt (a few minutes and 7 GB the first time)"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv || { \
-		echo "error: the package registry cannot be reached; see the lines above" >&2; exit 1; }
-	@$(BIN)/uv pip install --quiet --python $(PYTHON) -r requirements.txt || { \
-		echo "error: the packages could not be installed; check the network and the disk (make doctor) and run this again" >&2; exit 1; }
-	@python_seconds=$$(awk "BEGIN {print $$(date +%s.%N) - $$(cat .setup-began)}"); rm -f .setup-began; echo $$python_seconds > $@
+# --- prerequisites of the targets below
 
-.PHONY: setup
-setup: $(INSTALLED) ## Make the virtual environment (.venv) and install everything into it
+.PHONY: _base-python
+_base-python:
+	@if [ -z "$(BASE_PYTHON)" ]; then echo "$(NO_PYTHON)" >&2; exit 1; fi
+
+.PHONY: _any-python
+_any-python:
+	@if [ -z "$(ANY_PYTHON)" ]; then echo "$(NO_PYTHON)" >&2; exit 1; fi
+
+$(INSTALLED): requirements.txt | _base-python
+	@$(BASE_PYTHON) -m scripts.install
+
+##@ Run
 
 .PHONY: demo
-demo: setup ## Set everything up and run the main job to the end (EVENTS=file.jsonl.gz feeds a file, SEED=n another shop)
+demo: setup ## Set everything up and run the whole pipeline (EVENTS=file.jsonl.gz for your events, SEED=n)
 	@$(PYTHON) -m demo $(if $(EVENTS),--events "$(EVENTS)") $(if $(SEED),--seed $(SEED))
 
 .PHONY: publish
-publish: setup ## Publish a file of events into the running stack: make publish FILE=events.jsonl.gz
+publish: setup ## Publish a file of events to the running stack (FILE=events.jsonl.gz)
 	@if [ -z "$(FILE)" ]; then echo "error: name a file of events: make publish FILE=events.jsonl.gz" >&2; exit 2; fi
-	@$(PYTHON) -m demo.publish_file "$(FILE)"
+	@$(PYTHON) -m demo.publish "$(FILE)"
+
+##@ Local servers
 
 .PHONY: up
-up: setup ## Start every server and wait until each answers
+up: setup ## Start every server and wait until each one answers
 	@$(PYTHON) -m stack up
 
+# From here to doctor: no set-up. These must work offline, and must never change what the servers run on.
 .PHONY: down
-down: setup ## Stop every server
-	@$(PYTHON) -m stack down
+down: _any-python ## Stop every server
+	@$(ANY_PYTHON) -m stack down
 
 .PHONY: status
-status: setup ## Show servers, lag and the last batch of each shard
-	@$(PYTHON) -m stack status
+status: _any-python ## Show the servers, and the lag and last batch of each shard
+	@$(ANY_PYTHON) -m stack status
 
 .PHONY: logs
-logs: setup ## Show the servers' log files (SERVER=name shows the end of one)
-	@$(PYTHON) -m stack logs $(SERVER)
+logs: _any-python ## Show the last lines of the servers' logs (SERVER=name for one server)
+	@$(ANY_PYTHON) -m stack logs $(SERVER)
 
 .PHONY: reset
-reset: setup ## Stop the servers and delete their data; downloads are kept
-	@$(PYTHON) -m stack reset
+reset: _any-python ## Stop the servers and delete their data; downloads are kept
+	@$(ANY_PYTHON) -m stack reset
 
 .PHONY: doctor
-doctor: setup ## Check Python, ports, disk, memory and ownership
-	@$(PYTHON) -m stack doctor
+doctor: _any-python ## Check Python, packages, ports, disk, memory and file ownership
+	@$(ANY_PYTHON) -m stack doctor
 
-.PHONY: test
-test: setup check ## Run every check and every test
-	@$(PYTHON) -m pytest
+##@ Develop
+
+.PHONY: setup
+setup: $(INSTALLED) ## Create the virtual environment (.venv) and install everything into it
 
 .PHONY: check
-check: setup ## Run the linters, the type checker and the import rules
+check: setup ## Run the linter, the type checker and the import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy include stack demo dags plugins scripts tests
 	@$(BIN)/lint-imports
 
+.PHONY: format
+format: setup ## Fix what the linter can fix, and format every Python file
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
 .PHONY: unit
 unit: setup ## Run the tests that need no server
 	@$(PYTHON) -m pytest tests/unit tests/dags
 
-.PHONY: bench
-bench: setup ## Measure ingest, embedding and reader on this machine; see docs/benchmarks.md
-	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(PYTHON) $$bench || exit 1; done
+.PHONY: test
+test: setup check ## Run every check and every test
+	@$(PYTHON) -m pytest
+
+.PHONY: new-sink
+new-sink: setup ## Write a new sink and its test from a template (NAME=search)
+	@if [ -z "$(NAME)" ]; then echo "error: name the sink: make new-sink NAME=search" >&2; exit 2; fi
+	@$(PYTHON) scripts/new_sink.py "$(NAME)"
 
 .PHONY: requirements
 requirements: setup ## Compile requirements.txt from requirements.in
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --no-emit-index-url --no-annotate \
-		--custom-compile-command "make requirements" requirements.in -o requirements.txt
+	@$(PYTHON) -m scripts.run_uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
+		--no-emit-index-url --no-annotate --custom-compile-command "make requirements" requirements.in -o requirements.txt
 
 .PHONY: clean
-clean: ## Delete the virtual environment and caches; data and downloads stay
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .setup-began
+clean: ## Delete the virtual environment and caches; data and downloads are kept
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m scripts.refuse_while_running; fi
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+##@ Measure
+
+.PHONY: bench
+bench: setup ## Measure ingest, embedding and the reader on this machine; see docs/benchmarks.md
+	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(PYTHON) $$bench || exit 1; done

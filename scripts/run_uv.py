@@ -1,0 +1,69 @@
+"""Run uv with pip's network settings: ``python -m scripts.run_uv pip compile ...``.
+
+Behind a company proxy, pip is usually configured already: its index, its certificates. uv does not read pip's
+configuration, so it is handed on as environment variables. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+#: pip's option, the uv variable it sets, and the variables that make uv ignore pip's option.
+_PASSED_ON = (
+    ("index-url", "UV_DEFAULT_INDEX", ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
+    ("extra-index-url", "UV_INDEX", ("UV_INDEX", "UV_EXTRA_INDEX_URL")),
+    ("trusted-host", "UV_INSECURE_HOST", ("UV_INSECURE_HOST",)),
+    ("proxy", "ALL_PROXY", ("ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy")),
+)
+
+
+def parse_pip_config(listing: str) -> dict[str, str]:
+    """The options in the output of ``pip config list``. The environment wins, then ``[install]``, then ``[global]``."""
+    sections: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    for line in listing.splitlines():
+        name, _, value = line.partition("=")
+        section, _, option = name.partition(".")
+        if section in sections and value:
+            # pip prints each value as a Python literal, and separates the values of a list by whitespace.
+            sections[section][option] = " ".join(str(ast.literal_eval(value)).split())
+    return {**sections["global"], **sections["install"], **sections[":env:"]}
+
+
+def uv_environment(environment: Mapping[str, str], pip: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` with pip's options added for uv. A variable that is already set is left as it is."""
+    result = dict(environment)
+    if not _any_set(environment, ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS")):
+        result["UV_SYSTEM_CERTS"] = "true"
+    for option, variable, overrides in _PASSED_ON:
+        if pip.get(option) and not _any_set(environment, overrides):
+            result[variable] = pip[option]
+    if pip.get("cert") and not _any_set(environment, ("SSL_CERT_FILE", "SSL_CERT_DIR")):
+        result["SSL_CERT_DIR" if Path(pip["cert"]).is_dir() else "SSL_CERT_FILE"] = pip["cert"]
+    return result
+
+
+def read_pip_config(python: Path) -> dict[str, str]:
+    """pip's options as this Python's pip sees them; none if pip cannot list them."""
+    command = [str(python), "-m", "pip", "config", "list"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return parse_pip_config(answer.stdout) if answer.returncode == 0 else {}
+
+
+def _any_set(environment: Mapping[str, str], names: tuple[str, ...]) -> bool:
+    return any(environment.get(name) for name in names)
+
+
+def main() -> int:
+    """Returns uv's exit code."""
+    python = Path(sys.executable)
+    environment = uv_environment(os.environ, read_pip_config(python))
+    return subprocess.run([str(python.parent / "uv"), *sys.argv[1:]], env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
