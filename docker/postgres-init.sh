@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run by the postgres image once, on an empty data folder: a database and a login of its own for Airflow's metadata and
-# for the warehouse. The passwords come from the environment and stand in no argument of a process.
+# The postgres image runs this once, on an empty data folder. It creates two databases, each with its own login:
+# Airflow's metadata and the warehouse. The passwords come from the environment, so that no process list shows them.
 set -eu
 psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres <<'SQL'
 \getenv airflow POSTGRES_AIRFLOW_PASSWORD

