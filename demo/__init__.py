@@ -1,4 +1,4 @@
-"""The demo: a shop's events, their way through the whole stack, and a check of what arrived.
+"""The demo: feed a shop's events through the whole stack and check the results.
 
-``python -m demo`` is ``make demo``; ``python -m demo.publish_file`` is ``make publish``.
+``python -m demo`` is ``make demo``; ``python -m demo.publish FILE`` is ``make publish``.
 """

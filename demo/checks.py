@@ -1,4 +1,4 @@
-"""Counting what is there after the run, in every store."""
+"""Count the rows in every store after a run."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from include.ports import Lists
 from include.settings import Settings
 
 
-def found_counts(settings: Settings, users: Iterable[Sequence[str]]) -> tuple[Counts, int]:
-    """The counts of every store, and how many rows of the hourly engagement differ from a recount.
+def count_stored(settings: Settings, users: Iterable[Sequence[str]]) -> tuple[Counts, int]:
+    """Returns the counts of every store, and the number of hourly engagement rows that differ from a recount.
 
-    ``users`` are those who must have a list, in chunks.
+    ``users`` are the users who must have a list, in chunks.
     """
-    stores = _store_counts(settings)
-    with bootstrap.opened(bootstrap.warehouse(settings.warehouse), bootstrap.lists(settings.redis)) as (house, lists):
-        totals, unique = house.inventory.totals(settings.kafka.topic), house.inventory.event_count()
+    stores = _count_sinks(settings)
+    with bootstrap.opened(bootstrap.warehouse(settings.warehouse), bootstrap.lists(settings.redis)) as (
+        warehouse,
+        lists,
+    ):
+        totals, unique = warehouse.stats.totals(settings.kafka.topic), warehouse.stats.event_count()
         counts = Counts(
             delivered=totals.delivered,
             unique_valid=unique,
             duplicates=totals.valid - unique,
             dead_letters=totals.dead_letters,
             stores={**stores, "warehouse": unique},
-            lists=_list_count(lists, settings.embed.generation.name, users),
+            lists=_count_lists(lists, settings.embed.generation.name, users),
         )
-        return counts, house.inventory.aggregate_difference()
+        return counts, warehouse.stats.aggregate_difference()
 
 
-def _store_counts(settings: Settings) -> dict[str, int]:
+def _count_sinks(settings: Settings) -> dict[str, int]:
     generation, shards = settings.embed.generation, settings.pipeline.shards
     with bootstrap.opened(
         bootstrap.mongo_sink(settings.mongo),
@@ -39,5 +42,5 @@ def _store_counts(settings: Settings) -> dict[str, int]:
         return {sink.name: sink.count() for sink in sinks}
 
 
-def _list_count(lists: Lists, generation: str, users: Iterable[Sequence[str]]) -> int:
+def _count_lists(lists: Lists, generation: str, users: Iterable[Sequence[str]]) -> int:
     return sum(len(chunk) - len(lists.expiring(generation, chunk, 0)) for chunk in users)

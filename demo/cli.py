@@ -1,4 +1,4 @@
-"""``python -m demo``: the whole job, from a clone to recommendations."""
+"""Run the whole pipeline on this machine, from starting the servers to recommendations."""
 
 from __future__ import annotations
 
@@ -16,140 +16,145 @@ from types import FrameType
 from rich.console import Console
 
 from demo.manifest import LOCK_FILE, RECOUNT_FILE, load
-from demo.recount import recount
+from demo.recount import open_input_events
 from demo.run import REPORT, Demo, Options
 from demo.screen import Screen
 from demo.shop import Shop
 from include.errors import ConfigurationError, MillraceError
-from stack.config import PROJECT, LocalConfig, near
+from stack.config import PROJECT, LocalConfig, display_path
 from stack.stack import Stack
 
-#: The Makefile leaves here how long the installation took, when it has just made one.
+#: After an installation, the Makefile writes its duration to this file.
 _INSTALLED = PROJECT / ".venv" / ".installed"
-_JUST_NOW = 15.0
+_JUST_NOW_S = 15.0
 _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every figure is right and the servers are left running; else 1, or 130 when interrupted, and they are not.
+    """Returns 0 if every count is right (the servers keep running), 1 after an error, 130 if interrupted.
 
-    The message of an error says what to do.
+    The servers are stopped unless the result is 0.
     """
-    began = time.time()
-    given = _parser().parse_args(arguments)
+    started_at = time.time()
+    parsed = build_parser().parse_args(arguments)
     for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _interrupt)
+        signal.signal(signum, _raise_interrupt)
     screen = Screen()
     try:
-        options = options_from(given, os.environ, began)
-        load(options.config.home)  # refuses a folder that is not the demo's before anything is put there
-        with _alone(options.config.home):
+        options = parse_options(parsed, os.environ, started_at)
+        load(options.config.home)  # rejects a folder that is not the demo's before anything is written there
+        with _lock(options.config.home):
             return _run(options, screen)
     except MillraceError as error:
-        return _failed(screen, error)
+        return _print_error(screen, error)
     except KeyboardInterrupt:
-        screen.say("interrupted")
+        screen.print("interrupted")
         return _INTERRUPTED
 
 
-def options_from(given: argparse.Namespace, environment: Mapping[str, str], began: float) -> Options:
-    """Raises ``ConfigurationError`` for sizes and settings that make no sense."""
-    if not 1 <= given.users <= given.count:
-        raise ConfigurationError(f"--users is {given.users} and --count {given.count}: one event a user is the least")
-    config = LocalConfig.from_env(environment, Path(given.home) if given.home else None)
+def parse_options(parsed: argparse.Namespace, environment: Mapping[str, str], started_at: float) -> Options:
+    """Raises ``ConfigurationError`` for invalid sizes and settings."""
+    if not 1 <= parsed.users <= parsed.count:
+        raise ConfigurationError(
+            f"--users is {parsed.users} and --count is {parsed.count}: "
+            "there must be at least one user and at least one event per user"
+        )
+    config = LocalConfig.from_env(environment, Path(parsed.home) if parsed.home else None)
     return Options(
-        config=config if given.home else config.demo,
-        began=began,
-        installed=installation_seconds(_INSTALLED, began),
-        file=Path(given.events).expanduser().resolve() if given.events else None,
-        shop=Shop(seed=given.seed, users=given.users, events=given.count),
-        report=Path(given.report).expanduser().resolve(),
-        fresh=given.fresh,
-        stop_after=given.stop_after,
+        config=config if parsed.home else config.demo,
+        started_at=started_at,
+        installation_s=read_installation_seconds(_INSTALLED, started_at),
+        file=Path(parsed.events).expanduser().resolve() if parsed.events else None,
+        shop=Shop(seed=parsed.seed, users=parsed.users, events=parsed.count),
+        report=Path(parsed.report).expanduser().resolve(),
+        fresh=parsed.fresh,
+        stop_after=parsed.stop_after,
     )
 
 
-def installation_seconds(installed: Path, began: float) -> float:
-    """How long ``make`` took to install before this command, 0 when it had nothing to do."""
+def read_installation_seconds(path: Path, started_at: float) -> float:
+    """Returns how long the installation just before this command took, or 0 if there was none."""
     try:
-        if began - installed.stat().st_mtime > _JUST_NOW:
+        if started_at - path.stat().st_mtime > _JUST_NOW_S:
             return 0.0
-        return max(0.0, float(installed.read_text(encoding="ascii")))
+        return max(0.0, float(path.read_text(encoding="ascii")))
     except (OSError, ValueError):
         return 0.0
 
 
 def _run(options: Options, screen: Screen) -> int:
-    stack = Stack(options.config, screen.said)
-    finished = False
+    stack = Stack(options.config, screen.print_stack_message)
+    keep_running = False
     try:
-        with recount(options.config.home / RECOUNT_FILE) as counted:
-            Demo(options, screen, Console(), counted).run()
-        _say_goodbye(screen, stack)
-        finished = not options.stop_after
+        with open_input_events(options.config.home / RECOUNT_FILE) as input_events:
+            Demo(options, screen, Console(), input_events).run()
+        _print_next_steps(screen, stack)
+        keep_running = not options.stop_after
         return 0
     except MillraceError as error:
-        # Told at once: ending the servers takes a while.
-        return _failed(screen, error)
+        # Print it right away: stopping the servers takes a while.
+        return _print_error(screen, error)
     except KeyboardInterrupt:
-        screen.say("interrupted; the same command goes on from here")
+        screen.print("interrupted; run the same command again to resume")
         return _INTERRUPTED
     finally:
-        if not finished:
-            _end(stack)
+        if not keep_running:
+            _stop(stack)
 
 
-def _end(stack: Stack) -> None:
-    """End every server; a second Ctrl-C must not leave half of them."""
+def _stop(stack: Stack) -> None:
+    """Stop every server. A second Ctrl-C must not leave some of them running."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     stack.down()
 
 
-def _failed(screen: Screen, error: MillraceError) -> int:
-    screen.done()
+def _print_error(screen: Screen, error: MillraceError) -> int:
+    screen.end_progress()
     print(f"error: {error}", file=sys.stderr, flush=True)
     return 1
 
 
-def _say_goodbye(screen: Screen, stack: Stack) -> None:
-    known = stack.environment()
-    home, python = near(stack.config.home), near(Path(sys.executable))
-    screen.say(f"Airflow:    {known['MILLRACE_AIRFLOW_URL']}")
-    screen.say(f"            user {known['MILLRACE_AIRFLOW_USER']}, password {known['MILLRACE_AIRFLOW_PASSWORD']}")
-    screen.say(f"Endpoint:   {known['MILLRACE_READER_URL']}/v1/users/USER/recommendations?limit=10")
-    screen.say(f"To look:    {python} -m stack --home {home} status")
-    screen.say(f"To stop:    {python} -m stack --home {home} down")
+def _print_next_steps(screen: Screen, stack: Stack) -> None:
+    environment = stack.environment()
+    user, password = environment["MILLRACE_AIRFLOW_USER"], environment["MILLRACE_AIRFLOW_PASSWORD"]
+    home, python = display_path(stack.config.home), display_path(Path(sys.executable))
+    screen.print(f"Airflow:    {environment['MILLRACE_AIRFLOW_URL']} (user {user}, password {password})")
+    screen.print(f"Endpoint:   {environment['MILLRACE_READER_URL']}/v1/users/USER/recommendations?limit=10")
+    screen.print(f"Status:     {python} -m stack --home {home} status")
+    screen.print(f"Stop:       {python} -m stack --home {home} down")
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def _lock(home: Path) -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / LOCK_FILE).open("a", encoding="ascii") as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigurationError(
-                f"another demo is running in {home}: wait for it, or give this one a folder and ports of its own"
+                f"another demo is running in {home}: wait for it to finish, or use a different folder and other ports"
             ) from None
         yield
 
 
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+def _raise_interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     shop = Shop()
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--events", metavar="FILE", help="a .jsonl or .jsonl.gz of events instead of the shop")
-    parser.add_argument("--seed", type=int, default=shop.seed, help=f"another shop ({shop.seed})")
-    parser.add_argument("--users", type=int, default=shop.users, help=f"users of the shop ({shop.users})")
-    parser.add_argument("--count", type=int, default=shop.events, help=f"lines of the shop ({shop.events})")
-    parser.add_argument("--home", help="the demo's own folder (MILLRACE_HOME/demo, default .local/demo)")
-    parser.add_argument("--report", default=str(REPORT), help="where the report goes (.local/reports/demo.json)")
-    parser.add_argument("--fresh", action="store_true", help="begin anew, even if a run of this input is unfinished")
+    parser.add_argument("--events", metavar="FILE", help="events as .jsonl or .jsonl.gz, instead of the made-up shop")
+    parser.add_argument("--seed", type=int, default=shop.seed, help="random seed of the shop (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=shop.users, help="users of the shop (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=shop.events, help="lines of the shop (default: %(default)s)")
+    parser.add_argument("--home", help="the demo's own folder (default: MILLRACE_HOME/demo or .local/demo)")
+    parser.add_argument("--report", default=str(REPORT), help="report file (default: .local/reports/demo.json)")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of resuming an unfinished run")
     stop = parser.add_mutually_exclusive_group()
-    stop.add_argument("--stop-after", action="store_true", help="end the servers after the report")
-    stop.add_argument("--keep-running", dest="stop_after", action="store_false", help="leave them running (default)")
+    stop.add_argument("--stop-after", action="store_true", help="stop the servers after the report")
+    stop.add_argument(
+        "--keep-running", dest="stop_after", action="store_false", help="leave the servers running (default)"
+    )
     return parser

@@ -1,4 +1,4 @@
-"""Ten ways in which a line of the demo's shop is no event, each with the reason that must be found for it."""
+"""Ten ways to make an invalid line, each with the reason that validation must report for it."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from include.domain.reasons import Reason
 type Fields = dict[str, Any]
 
 
-def _without(name: str) -> Callable[[Fields], bytes]:
-    return lambda fields: msgspec.json.encode({key: value for key, value in fields.items() if key != name})
+def _without(*names: str) -> Callable[[Fields], bytes]:
+    return lambda fields: msgspec.json.encode({key: value for key, value in fields.items() if key not in names})
 
 
-def _with(**changed: Any) -> Callable[[Fields], bytes]:
-    return lambda fields: msgspec.json.encode({**fields, **changed})
+def _with(**changes: Any) -> Callable[[Fields], bytes]:
+    return lambda fields: msgspec.json.encode({**fields, **changes})
 
 
-def _cut_short(fields: Fields) -> bytes:
+def _truncate(fields: Fields) -> bytes:
     line = msgspec.json.encode(fields)
     return line[: len(line) * 2 // 3]
 
 
-def _latin1(fields: Fields) -> bytes:
+def _encode_as_latin1(fields: Fields) -> bytes:
     return msgspec.json.encode({**fields, "text": "crème brûlée dish"}).decode().encode("latin-1")
 
 
-def _empty_handed(fields: Fields) -> bytes:
-    return msgspec.json.encode({key: value for key, value in fields.items() if key not in ("text", "item_id")})
+def _lengthen_message_id(fields: Fields) -> bytes:
+    return msgspec.json.encode({**fields, "message_id": fields["message_id"].ljust(ID_MAX + 1, "x")})
 
 
-#: The first seven cannot be read or have a wrong shape, the last three have a wrong value.
+#: The first seven cannot be decoded or have the wrong shape; the last three have an invalid value.
 MALFORMED: Mapping[Reason, Callable[[Fields], bytes]] = {
-    Reason.INVALID_JSON: _cut_short,
-    Reason.INVALID_UTF8: _latin1,
+    Reason.INVALID_JSON: _truncate,
+    Reason.INVALID_UTF8: _encode_as_latin1,
     Reason.NOT_AN_OBJECT: lambda fields: msgspec.json.encode([fields["user_id"], fields["kind"]]),
     Reason.USER_ID_MISSING: _without("user_id"),
     Reason.MESSAGE_ID_NOT_A_STRING: _with(message_id=4711),
     Reason.OCCURRED_AT_INVALID: _with(occurred_at="yesterday at noon"),
     Reason.VALUE_NOT_A_NUMBER: _with(value="12,50"),
-    Reason.MESSAGE_ID_LENGTH: lambda fields: _with(message_id=fields["message_id"].ljust(ID_MAX + 1, "x"))(fields),
+    Reason.MESSAGE_ID_LENGTH: _lengthen_message_id,
     Reason.OCCURRED_AT_IN_FUTURE: _with(occurred_at="2999-12-31T23:59:59Z"),
-    Reason.NO_TEXT_AND_NO_ITEM: _empty_handed,
+    Reason.NO_TEXT_AND_NO_ITEM: _without("text", "item_id"),
 }

@@ -1,10 +1,10 @@
-"""run.json in the demo's home: which input is under way, and how far it came. It marks the home as the demo's own."""
+"""run.json in the demo's home: the current run and its progress. It also marks the folder as the demo's own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,14 +12,14 @@ from include.errors import ConfigurationError
 from stack.credentials import write_private
 
 FILE = "run.json"
-#: What the demo itself puts into its home before there is a manifest.
+#: Files that the demo itself creates in its home before it writes a manifest.
 LOCK_FILE = "demo.lock"
 RECOUNT_FILE = "recount.sqlite"
 
 
 class State(StrEnum):
-    """STARTING: nothing published yet, all may be thrown away. PUBLISHING, WAITING: to be gone on with. OVER: done
-    or found wrong."""
+    """STARTING: nothing published yet, so everything may be discarded. PUBLISHING and WAITING: can be resumed.
+    OVER: finished, whether or not the counts matched."""
 
     STARTING = "starting"
     PUBLISHING = "publishing"
@@ -27,9 +27,8 @@ class State(StrEnum):
     OVER = "over"
 
 
-@dataclass(frozen=True)
-class Marks:
-    """When each stage was first seen to have ended, in seconds since 1970; None before that."""
+class StageTimes(msgspec.Struct, frozen=True):
+    """When each stage was first seen to be complete, in seconds since 1970; None until then."""
 
     first_publish: float | None = None
     published: float | None = None
@@ -38,10 +37,9 @@ class Marks:
     last_list: float | None = None
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """One run. ``published_at`` (ms since 1970) is the Kafka timestamp of every message of it, also after a kill:
-    so the rule for times that lie ahead gives the same verdicts."""
+class Manifest(msgspec.Struct, frozen=True):
+    """One run. Every message of the run has ``published_at`` (ms since 1970) as its Kafka timestamp, even if the run
+    is killed and resumed, so the rule about future timestamps always gives the same result."""
 
     input: str
     shards: int
@@ -51,23 +49,27 @@ class Manifest:
     state: State = State.STARTING
     setup_seconds: float = 0.0
     start_seconds: float = 0.0
-    marks: Marks = field(default_factory=Marks)
+    stage_times: StageTimes = msgspec.field(default_factory=StageTimes, name="marks")
 
     @property
     def unfinished(self) -> bool:
-        """Whether something of it is in the topic and the stores that is worth going on with."""
+        """Whether this run has published something and can be resumed."""
         return self.state in (State.PUBLISHING, State.WAITING)
 
-    def marked(self, **marks: float) -> Manifest:
-        """With these marks, where they were not set before."""
-        new = {name: value for name, value in marks.items() if getattr(self.marks, name) is None}
-        return replace(self, marks=replace(self.marks, **new))
+    def update(self, **changes: Any) -> Manifest:
+        """Returns a copy with these fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+    def record_times(self, **times: float) -> Manifest:
+        """Returns a copy with these stage times; a time that is already set does not change."""
+        new = {name: value for name, value in times.items() if getattr(self.stage_times, name) is None}
+        return self.update(stage_times=msgspec.structs.replace(self.stage_times, **new))
 
 
 def load(home: Path) -> Manifest | None:
-    """The manifest of this home, None for a home that does not exist or is empty.
+    """Returns the manifest in this folder, or None if the folder is missing or empty.
 
-    Raises ``ConfigurationError`` for a folder with something in it that no demo made: the demo empties its home.
+    Raises ``ConfigurationError`` for a folder with other content: the demo would delete it.
     """
     path = home / FILE
     try:
@@ -75,13 +77,14 @@ def load(home: Path) -> Manifest | None:
     except FileNotFoundError:
         if home.is_dir() and any(entry.name not in (LOCK_FILE, RECOUNT_FILE) for entry in home.iterdir()):
             raise ConfigurationError(
-                f"{home} was not made by the demo, and the demo empties its folder: give another one with --home"
+                f"{home} was not created by the demo, and the demo deletes everything in its folder: "
+                "choose another one with --home"
             ) from None
         return None
     except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"{path} cannot be read ({exc}): give another folder with --home") from exc
+        raise ConfigurationError(f"cannot read {path} ({exc}): choose another folder with --home") from exc
 
 
 def save(home: Path, manifest: Manifest) -> None:
-    """Replace the manifest as a whole: after a kill there is the old one or the new one."""
+    """Replace the manifest atomically: after a kill, either the old or the new version is there."""
     write_private(home / FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode() + "\n")

@@ -1,4 +1,4 @@
-"""The reader as its users see it: recommendations over HTTP."""
+"""Recommendations from the reader's HTTP API, as its users see them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from include.errors import TransientError
 
-ITEMS = 10
+LIST_LENGTH = 10
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -22,14 +22,14 @@ class Item(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _Response(msgspec.Struct, frozen=True):
     source: str
     items: list[Item]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A user with what was recommended and what it rests on."""
+class UserRecommendations:
+    """A user's recommendations, where they came from, and the items the user engaged with before."""
 
     user_id: str
     source: str
@@ -37,21 +37,21 @@ class Shown:
     history: Sequence[str]
 
 
-def recommendations(client: httpx.Client, user_id: str) -> tuple[str, Sequence[Item]]:
-    """The source of a user's list and its first ten items. Raises ``TransientError`` when there is no answer."""
+def fetch_recommendations(client: httpx.Client, user_id: str) -> tuple[str, Sequence[Item]]:
+    """Returns the source of a user's list and its first ten items. Raises ``TransientError`` if the request fails."""
     try:
-        answer = client.get(f"/v1/users/{quote(user_id, safe='')}/recommendations", params={"limit": ITEMS})
-        answer.raise_for_status()
-        decoded = msgspec.json.decode(answer.content, type=_Answer)
+        response = client.get(f"/v1/users/{quote(user_id, safe='')}/recommendations", params={"limit": LIST_LENGTH})
+        response.raise_for_status()
+        decoded = msgspec.json.decode(response.content, type=_Response)
     except (httpx.HTTPError, msgspec.MsgspecError) as exc:
-        raise TransientError(f"the reader at {client.base_url} has no list for {user_id!r}: {exc}") from exc
+        raise TransientError(f"the reader at {client.base_url} returned no list for {user_id!r}: {exc}") from exc
     return decoded.source, decoded.items
 
 
-def chosen(
+def choose_users(
     client: httpx.Client, candidates: Iterable[str], history: Callable[[str], Sequence[str]], count: int
-) -> list[Shown]:
-    """``count`` of the candidates, those with a full list from similar users first."""
-    shown = [Shown(user, *recommendations(client, user), history(user)) for user in candidates]
-    shown.sort(key=lambda entry: (entry.source != "similar_users", len(entry.items) < ITEMS))
-    return shown[:count]
+) -> list[UserRecommendations]:
+    """Choose ``count`` of the candidates, preferring those with a full list from similar users."""
+    users = [UserRecommendations(user, *fetch_recommendations(client, user), history(user)) for user in candidates]
+    users.sort(key=lambda user: (user.source != "similar_users", len(user.items) < LIST_LENGTH))
+    return users[:count]

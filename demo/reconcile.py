@@ -1,4 +1,4 @@
-"""reconcile: what was found beside what must be there. A pure function over counts."""
+"""Compare the counts in the stores with the expected ones. Pure functions over counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the messages of a topic, and how many rows each store holds.
+    """What happened to the messages of a topic, and how many rows each store has.
 
-    ``unique_valid`` counts distinct identities and ``duplicates`` the rest of the valid; ``dead_letters`` is by
-    reason; ``lists`` counts users with a recommendation list.
+    ``unique_valid`` counts distinct identities and ``duplicates`` the other valid events. ``dead_letters`` is by
+    reason. ``lists`` counts users with a recommendation list.
     """
 
     delivered: int
@@ -23,49 +23,48 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One number of a comparison."""
+class Comparison:
+    """One actual count and its expected value."""
 
     name: str
-    found: int
+    actual: int
     expected: int
 
     @property
-    def right(self) -> bool:
-        return self.found == self.expected
+    def matches(self) -> bool:
+        return self.actual == self.expected
 
 
-def compare(found: Counts, expected: Counts) -> list[Row]:
-    """Every number of the two, side by side; what one of them does not know counts as 0 there."""
-    pairs = [
-        ("delivered", found.delivered, expected.delivered),
-        ("unique valid", found.unique_valid, expected.unique_valid),
-        ("duplicates", found.duplicates, expected.duplicates),
-        ("dead letters", sum(found.dead_letters.values()), sum(expected.dead_letters.values())),
-        *_pairs("dead letters: ", found.dead_letters, expected.dead_letters),
-        *_pairs("rows in ", found.stores, expected.stores),
-        ("lists", found.lists, expected.lists),
+def compare(actual: Counts, expected: Counts) -> list[Comparison]:
+    """Compare every count; one that is missing on either side is 0 there."""
+    rows = [
+        ("delivered", actual.delivered, expected.delivered),
+        ("unique valid", actual.unique_valid, expected.unique_valid),
+        ("duplicates", actual.duplicates, expected.duplicates),
+        ("dead letters", sum(actual.dead_letters.values()), sum(expected.dead_letters.values())),
+        *_pair_by_name("dead letters: ", actual.dead_letters, expected.dead_letters),
+        *_pair_by_name("rows in ", actual.stores, expected.stores),
+        ("lists", actual.lists, expected.lists),
     ]
-    return [Row(*pair) for pair in pairs]
+    return [Comparison(*row) for row in rows]
 
 
-def differences(found: Counts, expected: Counts, wrong_aggregates: int) -> list[str]:
-    """A sentence for each thing that is wrong; empty when everything is accounted for."""
+def describe_mismatches(actual: Counts, expected: Counts, wrong_aggregates: int) -> list[str]:
+    """Returns one sentence per mismatch; empty if everything is accounted for."""
     sentences = [
-        f"{row.name}: {row.found:,} found, {row.expected:,} expected"
-        for row in compare(found, expected)
-        if not row.right
+        f"{row.name}: {row.actual:,}, expected {row.expected:,}" for row in compare(actual, expected) if not row.matches
     ]
-    accounted = found.unique_valid + found.duplicates + sum(found.dead_letters.values())
-    if found.delivered != accounted:
+    accounted_for = actual.unique_valid + actual.duplicates + sum(actual.dead_letters.values())
+    if actual.delivered != accounted_for:
         sentences.append(
-            f"{found.delivered:,} were delivered, but unique valid, duplicates and dead letters sum up to {accounted:,}"
+            f"{actual.delivered:,} messages were delivered, but unique valid, duplicates and dead letters "
+            f"add up to {accounted_for:,}"
         )
     if wrong_aggregates:
         sentences.append(f"{wrong_aggregates:,} rows of the hourly engagement differ from a recount of the events")
     return sentences
 
 
-def _pairs(prefix: str, found: Mapping[str, int], expected: Mapping[str, int]) -> list[tuple[str, int, int]]:
-    names = [*expected, *(name for name in found if name not in expected)]
-    return [(prefix + name, found.get(name, 0), expected.get(name, 0)) for name in names]
+def _pair_by_name(prefix: str, actual: Mapping[str, int], expected: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    names = [*expected, *(name for name in actual if name not in expected)]
+    return [(prefix + name, actual.get(name, 0), expected.get(name, 0)) for name in names]

@@ -1,7 +1,6 @@
-"""What must come out, counted from the input alone: nothing here looks at the ledger or at a store.
+"""Work out the expected counts from the input alone, without looking at the ledger or any store.
 
-The lines are judged one by one and kept by identity in an SQLite file, so that memory stays flat whatever the size
-of the input. Time: about 40 µs a line.
+Valid events go into an SQLite file by identity, so memory use does not grow with the input. About 40 µs per line.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from include.domain.reasons import Reason
 from include.errors import ConfigurationError
 
 _FUTURE_LIMIT_MS = FUTURE_LIMIT.total_seconds() * 1000
-_BATCH = 5_000
-_TITLE = 80
+_CHUNK_SIZE = 5_000
+_TITLE_LENGTH = 80
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -35,7 +34,8 @@ CREATE TABLE events (
     occurred_at INTEGER, title TEXT, PRIMARY KEY (user_id, message_id)
 ) WITHOUT ROWID;
 """
-_KEEP_HIGHER = """
+# The rule "the higher (version, digest) wins", written a second time on purpose: see include/domain/precedence.py.
+_UPSERT = """
 INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (user_id, message_id) DO UPDATE SET
     version = excluded.version, digest = excluded.digest, has_text = excluded.has_text, has_item = excluded.has_item,
@@ -43,8 +43,8 @@ ON CONFLICT (user_id, message_id) DO UPDATE SET
 WHERE (excluded.version, excluded.digest) > (version, digest)
 """
 _TOTALS = "SELECT count(*), coalesce(sum(has_text), 0), coalesce(sum(has_item), 0), count(DISTINCT user_id) FROM events"
-# Users with something to tell of, neither the busiest nor those who came once; plain names first.
-_EXAMPLES = """
+# Prefer users with plain names, then those with a moderate number of items: neither the busiest nor one-off visitors.
+_EXAMPLE_USERS = """
 SELECT user_id FROM events GROUP BY user_id
 ORDER BY user_id GLOB '*[^A-Za-z0-9_-]*', sum(has_item) < 5, sum(has_item) > 60, substr(max(digest), 1, 8), user_id
 LIMIT ?
@@ -56,68 +56,65 @@ GROUP BY title ORDER BY max(has_text) DESC, max(occurred_at) DESC LIMIT ?
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The input, read once: its sha256, the counts that must come out, and how many lines go to each shard."""
+class InputSummary:
+    """The sha256 of the input, the expected counts, and the number of lines per shard."""
 
     fingerprint: str
-    counts: Counts
-    per_shard: Sequence[int]
+    expected: Counts
+    lines_per_shard: Sequence[int]
 
 
-class Recount:
-    """An SQLite file with each identity of the input once."""
+class InputEvents:
+    """The valid events of the input in an SQLite file, one row per identity."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def clear(self) -> None:
-        """Forget what was counted."""
+        """Delete all events."""
         self._connection.execute("DELETE FROM events")
 
-    def survey(self, source: Lines, shards: int, published_at: int, note: Callable[[int], None]) -> Survey:
-        """Read the whole input. Raises ``ConfigurationError`` when no line of it is a valid event."""
-        fingerprint, router = hashlib.sha256(), Router(shards)
-        per_shard = [0] * shards
-        reasons: Counter[Reason] = Counter()
-        lines = _Judged(source.lines(), fingerprint, router, per_shard, reasons, published_at)
-        for rows in batched(lines, _BATCH):
-            self._connection.executemany(_KEEP_HIGHER, rows)
-            note(sum(per_shard))
-        delivered, valid = sum(per_shard), sum(per_shard) - reasons.total()
+    def load(self, source: Lines, shards: int, published_at: int, on_progress: Callable[[int], None]) -> InputSummary:
+        """Read the whole input. Raises ``ConfigurationError`` if it has no valid event."""
+        reader = _InputReader(source, shards, published_at)
+        for rows in batched(reader.rows(), _CHUNK_SIZE):
+            self._connection.executemany(_UPSERT, rows)
+            on_progress(reader.line_count)
+        delivered, valid = reader.line_count, reader.line_count - reader.reasons.total()
         if not valid:
-            raise ConfigurationError(_nothing_valid(source, delivered, reasons))
+            raise ConfigurationError(_describe_invalid_input(source, delivered, reader.reasons))
         unique, with_text, with_item, users = self._connection.execute(_TOTALS).fetchone()
         stores = {"mongo": unique, "milvus": with_text, "neo4j": with_item, "warehouse": unique}
-        dead_letters = {reason.value: reasons[reason] for reason in Reason if reasons[reason]}
+        dead_letters = {reason.value: reader.reasons[reason] for reason in Reason if reader.reasons[reason]}
         counts = Counts(delivered, unique, valid - unique, dead_letters, stores, users)
-        return Survey(fingerprint.hexdigest(), counts, tuple(per_shard))
+        return InputSummary(reader.fingerprint.hexdigest(), counts, tuple(reader.lines_per_shard))
 
     def users(self) -> Iterator[Sequence[str]]:
         """Every user with a valid event, in chunks."""
         rows = self._connection.execute("SELECT DISTINCT user_id FROM events ORDER BY user_id")
-        for chunk in batched(rows, _BATCH):
+        for chunk in batched(rows, _CHUNK_SIZE):
             yield [user for (user,) in chunk]
 
-    def examples(self, limit: int) -> list[str]:
-        """Users worth showing, the same ones every time."""
-        return [user for (user,) in self._connection.execute(_EXAMPLES, (limit,))]
+    def example_users(self, limit: int) -> list[str]:
+        """Returns users that make good examples, the same ones every time."""
+        return [user for (user,) in self._connection.execute(_EXAMPLE_USERS, (limit,))]
 
     def history(self, user_id: str, limit: int) -> list[str]:
-        """The titles that this user engaged with last, the newest first."""
+        """Returns the titles that this user engaged with most recently, newest first."""
         return [title for (title,) in self._connection.execute(_HISTORY, (user_id, limit))]
 
 
 @contextmanager
-def recount(path: Path) -> Iterator[Recount]:
-    """An empty recount in ``path``; the file goes with the context."""
+def open_input_events(path: Path) -> Iterator[InputEvents]:
+    """Open an empty store in ``path``; the file is deleted on exit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.executescript(_SCHEMA)
-        # One transaction to the end: nobody reads the file after us, and a commit a row costs more than the row.
+        # One transaction that is never committed: nobody reads the file afterwards, and commits cost more than rows.
         connection.execute("BEGIN")
-        yield Recount(connection)
+        yield InputEvents(connection)
     finally:
         connection.close()
         path.unlink(missing_ok=True)
@@ -126,52 +123,50 @@ def recount(path: Path) -> Iterator[Recount]:
 type _Row = tuple[str, str, int, str, bool, bool, int, str]
 
 
-class _Judged:
-    """The rows of the valid lines; what the others are is counted on the way."""
+class _InputReader:
+    """Reads the input once: yields a row per valid line, and counts lines per shard and invalid lines by reason."""
 
-    def __init__(
-        self,
-        lines: Iterator[bytes],
-        fingerprint: hashlib._Hash,
-        router: Router,
-        per_shard: list[int],
-        reasons: Counter[Reason],
-        published_at: int,
-    ) -> None:
-        self._lines = lines
-        self._fingerprint = fingerprint
-        self._router = router
-        self._per_shard = per_shard
-        self._reasons = reasons
+    def __init__(self, source: Lines, shards: int, published_at: int) -> None:
+        self.fingerprint = hashlib.sha256()
+        self.lines_per_shard = [0] * shards
+        self.reasons: Counter[Reason] = Counter()
+        self._source = source
+        self._router = Router(shards)
         self._published_at = published_at
 
-    def __iter__(self) -> Iterator[_Row]:
-        for number, line in enumerate(self._lines):
-            self._fingerprint.update(line)
-            self._fingerprint.update(b"\n")
-            self._per_shard[self._router.route(line, number).shard] += 1
-            row = self._judged(line)
-            if row is not None:
-                yield row
+    @property
+    def line_count(self) -> int:
+        return sum(self.lines_per_shard)
 
-    def _judged(self, line: bytes) -> _Row | None:
-        try:
-            event = decode(line)
-        except InvalidEventError as error:
-            self._reasons[error.reason] += 1
-            return None
-        reason = value_reason(event, self._published_at)
-        if reason is not None:
-            self._reasons[reason] += 1
-            return None
-        has_text, has_item = event.text is not None, event.item_id is not None
-        title = "" if event.kind == "message" else (event.text or event.item_id or "")[:_TITLE]
-        version, digest = event.precedence
-        return event.user_id, event.message_id, version, digest, has_text, has_item, event.occurred_at, title
+    def rows(self) -> Iterator[_Row]:
+        for number, line in enumerate(self._source.lines()):
+            self.fingerprint.update(line)
+            self.fingerprint.update(b"\n")
+            self.lines_per_shard[self._router.route(line, number).shard] += 1
+            try:
+                event = decode(line)
+            except InvalidEventError as error:
+                self.reasons[error.reason] += 1
+                continue
+            reason = value_reason(event, self._published_at)
+            if reason is not None:
+                self.reasons[reason] += 1
+                continue
+            yield _to_row(event)
+
+
+def _to_row(event: Event) -> _Row:
+    has_text, has_item = event.text is not None, event.item_id is not None
+    title = "" if event.kind == "message" else (event.text or event.item_id or "")[:_TITLE_LENGTH]
+    version, digest = event.precedence
+    return event.user_id, event.message_id, version, digest, has_text, has_item, event.occurred_at, title
 
 
 def value_reason(event: Event, published_at: int) -> Reason | None:
-    """The first value rule that ``event`` fails, written down a second time on purpose: see include/validation."""
+    """Returns the first value rule that ``event`` breaks.
+
+    These rules are a deliberate second implementation of those in include/validation, so that the two check each other.
+    """
     ahead = event.occurred_at - published_at
     rules = (
         (1 <= len(event.user_id) <= ID_MAX, Reason.USER_ID_LENGTH),
@@ -182,11 +177,11 @@ def value_reason(event: Event, published_at: int) -> Reason | None:
         (event.campaign_id is None or len(event.campaign_id) <= LABEL_MAX, Reason.CAMPAIGN_ID_LENGTH),
         (event.text is not None or event.item_id is not None, Reason.NO_TEXT_AND_NO_ITEM),
     )
-    return next((reason for holds, reason in rules if not holds), None)
+    return next((reason for passes, reason in rules if not passes), None)
 
 
-def _nothing_valid(source: Lines, delivered: int, reasons: Counter[Reason]) -> str:
+def _describe_invalid_input(source: Lines, delivered: int, reasons: Counter[Reason]) -> str:
     if not delivered:
-        return f"{source.label} is empty: it must have one JSON object a line, see README.md"
-    found = ", ".join(f"{count:,} × {reason.value}" for reason, count in reasons.most_common(3))
-    return f"{source.label} has no valid event in {delivered:,} lines ({found}): see README.md for what an event is"
+        return f"{source.label} is empty: it must have one JSON object per line, see docs/events.md"
+    top = ", ".join(f"{count:,} × {reason.value}" for reason, count in reasons.most_common(3))
+    return f"{source.label} has no valid events in {delivered:,} lines ({top}): see docs/events.md for the event format"

@@ -1,4 +1,4 @@
-"""Which shard a line belongs to: that of its user, or, where it has none, one by its number."""
+"""Choose the shard of a line: by its user, or by line number if it has no user."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import msgspec
 
 from include.domain.identity import shard_of
 
-#: Users whose shard is remembered; enough for the busy ones of any size of shop, and bounded.
-_REMEMBERED = 200_000
+#: The number of users whose shard is cached: enough for the active users of a large shop, and bounded.
+_CACHED_USERS = 200_000
 
 
 class Route(NamedTuple):
-    """``key`` is the user's bytes, None for a line without one."""
+    """``key`` is the user id as bytes, or None for a line without a user."""
 
     shard: int
     key: bytes | None
@@ -26,27 +26,27 @@ class _User(msgspec.Struct):
 
 
 class Router:
-    """Routes lines. The same line with the same number goes the same way, in every process."""
+    """Routes lines to shards. The same line with the same number gets the same route in every process."""
 
     def __init__(self, shards: int) -> None:
         self._shards = shards
         self._decoder = msgspec.json.Decoder(_User)
-        self._of_user = lru_cache(maxsize=_REMEMBERED)(self._route_user)
+        self._cached_user_route = lru_cache(maxsize=_CACHED_USERS)(self._route_user)
 
     def route(self, line: bytes, number: int) -> Route:
-        """``number`` is the line's place in the input, from 0."""
+        """``number`` is the position of the line in the input, from 0."""
         try:
             user = self._decoder.decode(line).user_id
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            user = _user_by_standard_library(line)
-        return Route(number % self._shards, None) if user is None else self._of_user(user)
+            user = _parse_user_with_stdlib(line)
+        return Route(number % self._shards, None) if user is None else self._cached_user_route(user)
 
     def _route_user(self, user: str) -> Route:
         return Route(shard_of(user, self._shards), user.encode())
 
 
-def _user_by_standard_library(line: bytes) -> str | None:
-    """What the fast decoder refuses may still be a valid event to the standard library: both must agree on its user."""
+def _parse_user_with_stdlib(line: bytes) -> str | None:
+    """A line that msgspec rejects may still be a valid event for the standard library: both must find its user."""
     try:
         fields = json.loads(line.decode())
         user = fields["user_id"]

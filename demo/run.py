@@ -1,4 +1,4 @@
-"""The demo from its input to its report, step by step. Any may be cut short: the next run goes on or begins anew."""
+"""One run of the demo, step by step, from its input to its report. A run that was killed can be resumed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import httpx
 from rich.console import Console
 
 from demo import manifest as manifests
-from demo.airflow import Airflow
-from demo.checks import found_counts
+from demo.airflow import AirflowClient
+from demo.checks import count_stored
 from demo.manifest import Manifest, State
-from demo.publish import publish
-from demo.reader import chosen
-from demo.reconcile import Counts, differences
-from demo.recount import Recount, Survey
-from demo.report import Report, make_report, show_counts, show_seconds, show_users, write_report
+from demo.publishing import publish_lines
+from demo.reader import choose_users
+from demo.reconcile import Counts, describe_mismatches
+from demo.recount import InputEvents, InputSummary
+from demo.report import Report, build_report, print_counts, print_seconds, print_users, write_report
 from demo.routing import Router
 from demo.screen import Screen
 from demo.shop import Shop
@@ -34,29 +34,29 @@ from stack.jars import ROOTS, fetch, locked
 from stack.stack import Stack
 
 REPORT = PROJECT / ".local" / "reports" / "demo.json"
-_SHOWN_USERS = 3
-_CANDIDATES = 24
-_HISTORY = 4
-_SETTLE_S = 1.0
-_LEADERS_S = 30.0
-_COUNT_S = 120.0
+_EXAMPLE_USERS = 3
+_EXAMPLE_CANDIDATES = 24
+_HISTORY_LENGTH = 4
+_RETRY_INTERVAL_S = 1.0
+_LEADER_TIMEOUT_S = 30.0
+_COUNT_TIMEOUT_S = 120.0
 
-#: The events may be of any age: recency counts from the newest of them, and every user's list is kept alive.
+#: The events may be old: measure recency from the newest event, and refresh the list of every user.
 _VARIABLES = {"AIRFLOW_VAR_MILLRACE_AS_OF": "newest_event", "AIRFLOW_VAR_MILLRACE_ACTIVE_DAYS": "all"}
 
 
-class DifferenceError(PermanentError):
-    """What was found is not what the input says. The message lists every difference."""
+class MismatchError(PermanentError):
+    """The stores do not contain what the input implies. The message lists every mismatch."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """``file`` None means the shop. ``began`` is when the command was given, in seconds since 1970; ``installed``
-    how many seconds before it went into an installation made for it."""
+    """``file`` is None for the made-up shop. ``started_at`` is when the command was run, in seconds since 1970;
+    ``installation_s`` is the duration of the installation just before it."""
 
     config: LocalConfig
-    began: float
-    installed: float = 0.0
+    started_at: float
+    installation_s: float = 0.0
     file: Path | None = None
     shop: Shop = field(default_factory=Shop)
     report: Path = REPORT
@@ -65,60 +65,63 @@ class Options:
 
 
 class Demo:
-    """One run of the demo. ``run`` raises an error of ours with what to do about it."""
+    """One run of the demo. ``run`` raises a ``MillraceError`` that says what to do."""
 
-    def __init__(self, options: Options, screen: Screen, console: Console, recount: Recount) -> None:
+    def __init__(self, options: Options, screen: Screen, console: Console, input_events: InputEvents) -> None:
         self._options = options
         self._home = options.config.home
         self._config = replace(options.config, extra_environment={**_VARIABLES, **options.config.extra_environment})
-        self._stack = Stack(self._config, screen.said)
+        self._stack = Stack(self._config, screen.print_stack_message)
         self._screen = screen
         self._console = console
-        self._recount = recount
+        self._input_events = input_events
 
     def run(self) -> Report:
-        """Everything, from reading the input to the tables on the screen."""
-        known = manifests.load(self._home)
-        manifest, source, survey = self._begin(known)
-        self._get_downloads()
-        manifest = self._start(manifest)
+        """Run every step, from reading the input to printing the results."""
+        manifest, source, summary = self._resume_or_start_over(manifests.load(self._home))
+        self._download_jars()
+        manifest = self._start_servers(manifest)
         settings = Settings.from_environment(self._stack.environment())
-        manifest = self._publish(manifest, source, survey, settings)
-        manifest = self._wait(manifest, survey, settings)
-        return self._finish(manifest, survey, settings)
+        manifest = self._publish(manifest, source, summary, settings)
+        manifest = self._wait_for_lists(manifest, summary, settings)
+        return self._report(manifest, summary, settings)
 
     # --- the input
 
-    def _begin(self, known: Manifest | None) -> tuple[Manifest, Lines, Survey]:
-        """The manifest of the unfinished run of the same input, or a new one with everything of the old one gone."""
-        now = round(self._options.began * 1000)
-        if known is not None and known.unfinished and not self._options.fresh:
-            source, survey = self._survey(known.published_at)
-            if (known.fingerprint, known.shards) == (survey.fingerprint, self._config.shards):
-                self._screen.say(f"going on with the unfinished run of {source.label}")
-                return known, source, survey
-        source, survey = self._survey(now)
-        started_at = self._options.began - self._options.installed
-        fresh = Manifest(source.label, self._config.shards, survey.fingerprint, now, started_at)
-        manifests.save(self._home, fresh)
+    def _resume_or_start_over(self, previous: Manifest | None) -> tuple[Manifest, Lines, InputSummary]:
+        """Resume the previous run if it is unfinished and has the same input; otherwise empty the stores."""
+        now_ms = round(self._options.started_at * 1000)
+        if previous is not None and previous.unfinished and not self._options.fresh:
+            source, summary = self._read_input(previous.published_at)
+            if (previous.fingerprint, previous.shards) == (summary.fingerprint, self._config.shards):
+                self._screen.print(f"resuming the unfinished run of {source.label}")
+                return previous, source, summary
+        source, summary = self._read_input(now_ms)
+        started_at = self._options.started_at - self._options.installation_s
+        manifest = Manifest(source.label, self._config.shards, summary.fingerprint, now_ms, started_at)
+        self._save(manifest)
         self._check_disk()
-        if known is not None:
-            self._screen.say("emptying the stores of the last run")
+        if previous is not None:
+            self._screen.print("deleting the data of the previous run")
         self._stack.reset()
-        return fresh, source, survey
+        return manifest, source, summary
 
-    def _survey(self, published_at: int) -> tuple[Lines, Survey]:
+    def _read_input(self, published_at: int) -> tuple[Lines, InputSummary]:
         file = self._options.file
         source = FileLines(file) if file is not None else ShopLines(self._options.shop, published_at)
-        self._recount.clear()
-        note = lambda lines: self._screen.progress(f"reading {source.label}: {lines:,} lines")  # noqa: E731
-        survey = self._recount.survey(source, self._config.shards, published_at, note)
-        counts = survey.counts
-        self._screen.say(
-            f"{source.label}: {counts.delivered:,} lines, {counts.unique_valid:,} events of {counts.lists:,} users, "
-            f"{counts.duplicates:,} repeats, {sum(counts.dead_letters.values()):,} that are no events"
+        self._input_events.clear()
+        summary = self._input_events.load(
+            source,
+            self._config.shards,
+            published_at,
+            on_progress=lambda lines: self._screen.progress(f"reading {source.label}: {lines:,} lines"),
         )
-        return source, survey
+        counts = summary.expected
+        self._screen.print(
+            f"{source.label}: {counts.delivered:,} lines, {counts.unique_valid:,} events of {counts.lists:,} users, "
+            f"{counts.duplicates:,} duplicates, {sum(counts.dead_letters.values()):,} not valid events"
+        )
+        return source, summary
 
     def _check_disk(self) -> None:
         problems = disk_problems(self._home, DISK_NEEDED)
@@ -127,19 +130,19 @@ class Demo:
 
     # --- the servers
 
-    def _get_downloads(self) -> None:
+    def _download_jars(self) -> None:
         fetch([jar for server in ROOTS for jar in locked(server)], self._config.jar_cache, self._screen.progress)
 
-    def _start(self, manifest: Manifest) -> Manifest:
-        started = time.time()
-        self._screen.say("starting the servers; the first time takes a minute or two")
+    def _start_servers(self, manifest: Manifest) -> Manifest:
+        started_at = time.time()
+        self._screen.print("starting the servers; the first start takes a minute or two")
         self._stack.up()
-        setup = started - self._options.began + self._options.installed
-        return self._saved(replace(manifest, setup_seconds=setup, start_seconds=time.time() - started))
+        setup = started_at - self._options.started_at + self._options.installation_s
+        return self._save(manifest.update(setup_seconds=setup, start_seconds=time.time() - started_at))
 
     # --- the events
 
-    def _publish(self, manifest: Manifest, source: Lines, survey: Survey, settings: Settings) -> Manifest:
+    def _publish(self, manifest: Manifest, source: Lines, summary: InputSummary, settings: Settings) -> Manifest:
         if manifest.state is State.WAITING:
             return manifest
         from include.sources.kafka_producer import Publisher
@@ -148,106 +151,118 @@ class Demo:
         shards = range(self._config.shards)
         ensure_topics(settings.kafka, len(shards))
         with bootstrap.opened(bootstrap.source(settings.kafka), Publisher(settings.kafka)) as (topic, publisher):
-            there = _settled_ends(topic, shards)
-            manifest = self._saved(replace(manifest, state=State.PUBLISHING).marked(first_publish=time.time()))
-            total = sum(survey.per_shard)
-            note = lambda done: self._screen.progress(f"published {done:,} of {total:,}")  # noqa: E731
+            existing = _wait_for_stable_ends(topic, shards)
+            manifest = self._save(manifest.update(state=State.PUBLISHING).record_times(first_publish=time.time()))
+            total = sum(summary.lines_per_shard)
+            on_progress = lambda done: self._screen.progress(f"published {done:,} of {total:,} lines")  # noqa: E731
             try:
-                publish(source.lines(), Router(len(shards)), publisher, there, manifest.published_at, note)
+                publish_lines(
+                    source.lines(), Router(len(shards)), publisher, existing, manifest.published_at, on_progress
+                )
             except MillraceError:
-                # Something may be missing in between: what is there is then no beginning to go on from.
-                self._saved(replace(manifest, state=State.STARTING))
+                # Messages may be missing in the middle, so the next run cannot resume from what is there.
+                self._save(manifest.update(state=State.STARTING))
                 raise
-            held = _ends(topic, shards)
-        if held != list(survey.per_shard):
-            raise PermanentError(f"the topic holds {held} messages by shard and should hold {list(survey.per_shard)}")
-        self._screen.done()
-        return self._saved(replace(manifest, state=State.WAITING).marked(published=time.time()))
+            ends = _read_ends(topic, shards)
+        if ends != list(summary.lines_per_shard):
+            raise PermanentError(f"the topic has {ends} messages per shard, expected {list(summary.lines_per_shard)}")
+        self._screen.end_progress()
+        return self._save(manifest.update(state=State.WAITING).record_times(published=time.time()))
 
-    def _wait(self, manifest: Manifest, survey: Survey, settings: Settings) -> Manifest:
-        ends = dict(enumerate(survey.per_shard))
-        airflow = Airflow.of(self._stack.environment())
-        with bootstrap.opened(airflow, bootstrap.warehouse(settings.warehouse)) as (_, house):
-            collector = Collector(airflow, house.database, settings.kafka.topic, settings.embed.generation, ends)
-            stages = _Stages(self._home, manifest)
-            last_list = wait_for_lists(collector, airflow, self._config, self._screen, stages.note)
-        return self._saved(stages.manifest.marked(last_list=last_list))
+    def _wait_for_lists(self, manifest: Manifest, summary: InputSummary, settings: Settings) -> Manifest:
+        ends = dict(enumerate(summary.lines_per_shard))
+        airflow = AirflowClient.for_stack(self._stack.environment())
+        with bootstrap.opened(airflow, bootstrap.warehouse(settings.warehouse)) as (_, warehouse):
+            collector = Collector(airflow, warehouse.database, settings.kafka.topic, settings.embed.generation, ends)
+            recorder = _StageRecorder(self._home, manifest)
+            last_list = wait_for_lists(collector, airflow, self._config, self._screen, recorder.record)
+        return self._save(recorder.manifest.record_times(last_list=last_list))
 
-    # --- the end
+    # --- the results
 
-    def _finish(self, manifest: Manifest, survey: Survey, settings: Settings) -> Report:
-        self._screen.say("counting what is in the stores")
-        found, wrong = self._found(settings)
-        report = make_report(found, manifest, time.time())
+    def _report(self, manifest: Manifest, summary: InputSummary, settings: Settings) -> Report:
+        self._screen.print("counting the rows in the stores")
+        actual, wrong_aggregates = self._count_stored(settings)
+        report = build_report(actual, manifest, time.time())
         write_report(self._options.report, report)
-        self._saved(replace(manifest, state=State.OVER))
-        show_counts(self._console, found, survey.counts, wrong)
-        show_seconds(self._console, report)
-        wrongs = differences(found, survey.counts, wrong)
-        if wrongs:
-            raise DifferenceError("the figures are not right:\n" + "\n".join(f"  - {one}" for one in wrongs))
-        self._show_users()
+        self._save(manifest.update(state=State.OVER))
+        print_counts(self._console, actual, summary.expected, wrong_aggregates)
+        print_seconds(self._console, report)
+        mismatches = describe_mismatches(actual, summary.expected, wrong_aggregates)
+        if mismatches:
+            raise MismatchError("the counts do not match:\n" + "\n".join(f"  - {one}" for one in mismatches))
+        self._print_example_users()
         return report
 
-    def _found(self, settings: Settings) -> tuple[Counts, int]:
-        """A server that was just started again may not answer at once: that is no difference."""
-        note = lambda error: self._screen.progress(f"counting again: {error}")  # noqa: E731
-        return _patiently(lambda: found_counts(settings, self._recount.users()), _COUNT_S, note)
+    def _count_stored(self, settings: Settings) -> tuple[Counts, int]:
+        """A server that has just been restarted may not answer at first; that is not a mismatch."""
+        return retry_until(
+            lambda: count_stored(settings, self._input_events.users()),
+            _COUNT_TIMEOUT_S,
+            on_error=lambda error: self._screen.progress(f"counting again: {error}"),
+        )
 
-    def _show_users(self) -> None:
+    def _print_example_users(self) -> None:
         url = self._stack.environment()["MILLRACE_READER_URL"]
         with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
-            history = lambda user: self._recount.history(user, _HISTORY)  # noqa: E731
-            show_users(self._console, chosen(client, self._recount.examples(_CANDIDATES), history, _SHOWN_USERS))
+            users = choose_users(
+                client,
+                self._input_events.example_users(_EXAMPLE_CANDIDATES),
+                lambda user: self._input_events.history(user, _HISTORY_LENGTH),
+                _EXAMPLE_USERS,
+            )
+        print_users(self._console, users)
 
-    def _saved(self, manifest: Manifest) -> Manifest:
+    def _save(self, manifest: Manifest) -> Manifest:
         manifests.save(self._home, manifest)
         return manifest
 
 
-def _settled_ends(topic: Source, shards: Sequence[int]) -> list[int]:
-    """How many messages each shard holds, once what a killed publisher had sent has arrived."""
-    ends = _ends(topic, shards)
+def _wait_for_stable_ends(topic: Source, shards: Sequence[int]) -> list[int]:
+    """Returns the number of messages per shard, once everything sent by a killed publisher has arrived."""
+    ends = _read_ends(topic, shards)
     while any(ends):
-        time.sleep(_SETTLE_S)
-        before, ends = ends, _ends(topic, shards)
-        if ends == before:
+        time.sleep(_RETRY_INTERVAL_S)
+        previous, ends = ends, _read_ends(topic, shards)
+        if ends == previous:
             break
     return ends
 
 
-def _ends(topic: Source, shards: Sequence[int]) -> list[int]:
-    """Partitions that have just been made have no leader for a moment."""
-    return _patiently(lambda: [topic.offsets(shard).high for shard in shards], _LEADERS_S)
+def _read_ends(topic: Source, shards: Sequence[int]) -> list[int]:
+    """Returns the number of messages per shard. New partitions have no leader for a moment, so this retries."""
+    return retry_until(lambda: [topic.offsets(shard).high for shard in shards], _LEADER_TIMEOUT_S)
 
 
-def _patiently[T](ask: Callable[[], T], patience: float, note: Callable[[TransientError], None] = lambda _: None) -> T:
-    """The answer, asked for again for ``patience`` seconds while there is none for now."""
-    deadline = time.monotonic() + patience
+def retry_until[T](
+    call: Callable[[], T], timeout_s: float, on_error: Callable[[TransientError], None] = lambda _: None
+) -> T:
+    """Returns the result of ``call``, retrying on ``TransientError`` until the timeout."""
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
-            return ask()
+            return call()
         except TransientError as error:
             if time.monotonic() > deadline:
                 raise
-            note(error)
-            time.sleep(_SETTLE_S)
+            on_error(error)
+            time.sleep(_RETRY_INTERVAL_S)
 
 
-class _Stages:
-    """Writes down when ingest and aggregation were first seen to be done, also for a run that goes on after a kill."""
+class _StageRecorder:
+    """Saves when ingest and aggregation were first seen to be complete, so that a resumed run keeps these times."""
 
     def __init__(self, home: Path, manifest: Manifest) -> None:
         self._home = home
         self.manifest = manifest
 
-    def note(self, progress: Progress) -> None:
+    def record(self, progress: Progress) -> None:
         snapshot, at = progress.snapshot, progress.at
-        marks: Mapping[str, float] = {
+        times: Mapping[str, float] = {
             **({"ingested": at} if snapshot.ingested else {}),
             **({"aggregated": at} if snapshot.aggregated else {}),
         }
-        marked = self.manifest.marked(**marks)
-        if marked != self.manifest:
-            self.manifest = marked
-            manifests.save(self._home, marked)
+        updated = self.manifest.record_times(**times)
+        if updated != self.manifest:
+            self.manifest = updated
+            manifests.save(self._home, updated)

@@ -1,7 +1,8 @@
-"""What a person sees: one line that changes on a terminal, a line now and then where the output is kept."""
+"""Output for people: one updating line on a terminal, an occasional line when the output goes to a file."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -10,85 +11,83 @@ from typing import TextIO
 
 from demo.watch import Snapshot
 
-_KEPT_EVERY = 10.0
-_CLEAR = "\r\x1b[2K"
+_LOG_INTERVAL_S = 10.0
+_CLEAR_LINE = "\r\x1b[2K"
 
 
 class Screen:
-    """``say`` writes a line that stays; ``progress`` one that the next progress replaces."""
+    """``print`` writes a permanent line; ``progress`` writes one that the next call replaces."""
 
     def __init__(self, out: TextIO = sys.stdout, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._clock = clock
-        self._terminal = out.isatty()
-        self._open = False
-        self._kept = ("", float("-inf"))
+        self._is_terminal = out.isatty()
+        self._line_open = False
+        self._last_logged = ("", float("-inf"))
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        self._write(f"{_CLEAR if self._open else ''}{line}\n")
-        self._open = False
+    def print(self, line: str) -> None:
+        """Write a permanent line."""
+        self._write(f"{_CLEAR_LINE if self._line_open else ''}{line}\n")
+        self._line_open = False
 
-    def said(self, line: str) -> None:
-        """A line of the local stack: what it still waits for is progress, everything else stays."""
-        (self.progress if " waiting for " in line else self.say)(line)
+    def print_stack_message(self, line: str) -> None:
+        """Write a message from the local stack: as progress while it waits for servers, otherwise permanently."""
+        (self.progress if " waiting for " in line else self.print)(line)
 
     def progress(self, line: str) -> None:
-        """Where things stand. Not on a terminal: written when it is new, and not more often than every ten seconds."""
-        if self._terminal:
-            self._write(_CLEAR + line[: _width() - 1])
-            self._open = True
+        """Show the current progress. Without a terminal, write it if it is new, at most every ten seconds."""
+        if self._is_terminal:
+            self._write(_CLEAR_LINE + line[: _terminal_width() - 1])
+            self._line_open = True
             return
-        last, at = self._kept
-        if line != last and self._clock() - at >= _KEPT_EVERY:
-            self._kept = (line, self._clock())
+        last_line, logged_at = self._last_logged
+        if line != last_line and self._clock() - logged_at >= _LOG_INTERVAL_S:
+            self._last_logged = (line, self._clock())
             self._write(f"{line}\n")
 
-    def done(self) -> None:
-        """The last progress stays as it is."""
-        if self._open:
+    def end_progress(self) -> None:
+        """Make the last progress line permanent."""
+        if self._line_open:
             self._write("\n")
-        self._open = False
+        self._line_open = False
 
     def _write(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
 
 
-def _width() -> int:
-    import shutil
-
+def _terminal_width() -> int:
     return shutil.get_terminal_size((120, 24)).columns
 
 
-def waiting_line(snapshot: Snapshot, seconds: float) -> str:
-    """Where the work stands, as one line."""
-    end = sum(snapshot.ends.values())
-    done = sum(min(position, snapshot.ends.get(shard, 0)) for shard, position in snapshot.positions.items())
+def format_progress(snapshot: Snapshot, seconds: float) -> str:
+    """Format the progress of the pipeline as one line."""
+    total = sum(snapshot.end_offsets.values())
+    done = sum(min(position, snapshot.end_offsets.get(shard, 0)) for shard, position in snapshot.positions.items())
     minutes, rest = divmod(int(seconds), 60)
     return (
-        f"{minutes:2d}:{rest:02d}  ingested {done:,} of {end:,} in {snapshot.batches} batches, "
-        f"{snapshot.hours:,} hours and {snapshot.users:,} users to do  {running(snapshot)}"
+        f"{minutes:2d}:{rest:02d}  ingested {done:,} of {total:,} in {snapshot.batches} batches, "
+        f"{snapshot.pending_hours:,} hours and {snapshot.pending_users:,} users pending  {format_activity(snapshot)}"
     ).rstrip()
 
 
-def running(snapshot: Snapshot) -> str:
-    """The tasks that run now, the shards taken together; where none does, the DAGs whose runs wait."""
-    names, again = _names(snapshot, "running"), _names(snapshot, "up_for_retry")
-    waiting = _counted(_short(run.dag_id) for run in snapshot.runs if run.state in ("queued", "running"))
-    parts = [f"running: {names}"] if names else [f"next: {waiting}"] if waiting else []
-    parts += [f"to be tried again: {again}"] if again else []
+def format_activity(snapshot: Snapshot) -> str:
+    """List the running tasks, all shards combined, or the DAGs with a pending run if no task is running."""
+    running, retrying = _count_tasks(snapshot, "running"), _count_tasks(snapshot, "up_for_retry")
+    pending = _count_names(_shorten(run.dag_id) for run in snapshot.runs if run.state in ("queued", "running"))
+    parts = [f"running: {running}"] if running else [f"next: {pending}"] if pending else []
+    parts += [f"up for retry: {retrying}"] if retrying else []
     return "; ".join(parts)
 
 
-def _names(snapshot: Snapshot, state: str) -> str:
-    return _counted(f"{_short(task.dag_id)}.{task.task_id}" for task in snapshot.tasks if task.state == state)
+def _count_tasks(snapshot: Snapshot, state: str) -> str:
+    return _count_names(f"{_shorten(task.dag_id)}.{task.task_id}" for task in snapshot.tasks if task.state == state)
 
 
-def _counted(names: Iterable[str]) -> str:
+def _count_names(names: Iterable[str]) -> str:
     counts = sorted(Counter(names).items())
     return ", ".join(name if count == 1 else f"{name} × {count}" for name, count in counts)
 
 
-def _short(dag_id: str) -> str:
+def _shorten(dag_id: str) -> str:
     return dag_id.partition("_")[0]

@@ -1,4 +1,4 @@
-"""Where the demo's lines come from: the shop, or a file. Both can be read again and give the same lines."""
+"""The demo's input: the shop or a file. Either can be read again and then yields the same lines."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import BinaryIO, Protocol
 from demo.shop import Shop
 from include.errors import ConfigurationError
 
-_GZIP = b"\x1f\x8b"
-#: Kafka takes messages of up to 1 MB with their headers, and so do the stores behind it.
-LONGEST_LINE = 900_000
+_GZIP_MAGIC = b"\x1f\x8b"
+#: Kafka accepts messages of up to 1 MB including headers, and so do the stores behind it.
+MAX_LINE_BYTES = 900_000
 
 
 class Lines(Protocol):
-    """Lines of events. ``label`` names them for a person."""
+    """A source of lines. ``label`` is its name in messages."""
 
     @property
     def label(self) -> str: ...
     def lines(self) -> Iterator[bytes]:
-        """Each line without its end, from the first on; every call begins anew."""
+        """Yield every line without its line ending; each call starts from the first line."""
 
 
 @dataclass(frozen=True)
 class ShopLines:
-    """What the shop sold before ``published_at`` (ms since 1970)."""
+    """The shop's events up to ``published_at`` (ms since 1970)."""
 
     shop: Shop
     published_at: int
@@ -44,10 +44,10 @@ class ShopLines:
 
 @dataclass(frozen=True)
 class FileLines:
-    """A file of JSON lines, plain or gzip; it is streamed, never held.
+    """A file of JSON lines, plain or gzip. It is streamed, never loaded as a whole.
 
-    Blank lines at the end of the file are not events. A blank line before another line is one: it is published as
-    it stands and becomes a dead letter, so that every line up to the last one is accounted for.
+    Blank lines at the end of the file are ignored. A blank line before that is published unchanged and becomes a dead
+    letter, so that every line up to the last one is accounted for.
     """
 
     path: Path
@@ -57,43 +57,45 @@ class FileLines:
         return str(self.path)
 
     def lines(self) -> Iterator[bytes]:
-        """Raises ``ConfigurationError`` when the file cannot be read to its end."""
+        """Raises ``ConfigurationError`` if the file cannot be read to the end."""
         try:
             with self.path.open("rb") as file:
-                yield from without_blank_end(_split(self._opened(file)))
+                yield from strip_trailing_blank_lines(_split_lines(self._decompress(file)))
         except FileNotFoundError as exc:
-            raise ConfigurationError(f"there is no file {self.path}: give the path of a .jsonl or .jsonl.gz") from exc
+            raise ConfigurationError(
+                f"file not found: {self.path}. Give the path of a .jsonl or .jsonl.gz file"
+            ) from exc
         except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
-            raise ConfigurationError(f"{self.path} is damaged ({exc}): make it again with gzip") from exc
+            raise ConfigurationError(f"{self.path} is damaged ({exc}): compress it again with gzip") from exc
         except OSError as exc:
-            raise ConfigurationError(f"{self.path} cannot be read: {exc.strerror or exc}") from exc
+            raise ConfigurationError(f"cannot read {self.path}: {exc.strerror or exc}") from exc
 
-    def _opened(self, file: BinaryIO) -> BinaryIO:
-        packed = file.read(len(_GZIP)) == _GZIP
+    def _decompress(self, file: BinaryIO) -> BinaryIO:
+        is_gzip = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         file.seek(0)
-        if packed:
+        if is_gzip:
             return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
         if self.path.suffix == ".gz":
-            raise ConfigurationError(f"{self.path} is not a gzip file: compress it with gzip, or take .gz off its name")
+            raise ConfigurationError(f"{self.path} is not a gzip file: compress it with gzip, or remove the .gz suffix")
         return file
 
 
-def _split(file: BinaryIO) -> Iterator[bytes]:
-    """Lines without their ends. A line longer than Kafka takes is refused before it fills the memory."""
+def _split_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield lines without line endings. Rejects a line that is too long for Kafka before it fills the memory."""
     number = 0
-    while line := file.readline(LONGEST_LINE + 2):
+    while line := file.readline(MAX_LINE_BYTES + 2):
         number += 1
         text = line.removesuffix(b"\n").removesuffix(b"\r")
-        if len(text) > LONGEST_LINE:
+        if len(text) > MAX_LINE_BYTES:
             raise ConfigurationError(
-                f"line {number} has more than {LONGEST_LINE:,} bytes, which no Kafka message takes: "
-                "is this a file of JSON lines, one event each?"
+                f"line {number} is longer than {MAX_LINE_BYTES:,} bytes, the limit for a Kafka message: "
+                "is this a file of JSON lines, one event per line?"
             )
         yield text
 
 
-def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """``lines`` without those at the end that are empty or white space."""
+def strip_trailing_blank_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield ``lines`` without the empty or whitespace-only lines at the end."""
     blank: list[bytes] = []
     for line in lines:
         if line and not line.isspace():

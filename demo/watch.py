@@ -1,6 +1,6 @@
-"""Waiting until all is ingested, aggregated and recommended, or until it is clear that it will not be.
+"""Decide from snapshots whether the pipeline has finished, has failed, or is still working.
 
-``Watch`` is a state machine over snapshots: it holds no connection, reads no clock, and says what each one means.
+``Watch`` is a state machine over snapshots: it has no connections and reads no clock.
 """
 
 from __future__ import annotations
@@ -16,51 +16,55 @@ INGEST = "ingest_shard_"
 AGGREGATE = "aggregate_engagement"
 PRECOMPUTE = "precompute_recommendations"
 
-#: As long as this without any progress means that none will come.
-PATIENCE = timedelta(minutes=3)
-#: As long as this with work to do and no run for it: Airflow 3.3 may lose a wake-up (apache/airflow#56050), which
-#: the next scheduled run makes good; the demo asks for that run instead of waiting for it.
-IDLE = timedelta(seconds=45)
-#: Lists live for five minutes and more. A precompute that ended longer ago, before a restart, says nothing of now.
-FRESH = timedelta(minutes=4)
+#: Give up after this long without progress.
+STALL_TIMEOUT = timedelta(minutes=3)
+#: With work pending but no DAG run for this long, trigger one. Airflow 3.3 can lose a wake-up (apache/airflow#56050);
+#: the next scheduled run would make up for it, but the demo does not wait that long.
+IDLE_TIMEOUT = timedelta(seconds=45)
+#: Lists live for at least five minutes, so lists from a precompute older than this may have expired.
+MAX_PRECOMPUTE_AGE = timedelta(minutes=4)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was seen at one moment. ``ends`` is where each shard must get to; ``succeeded`` counts tasks.
+    """The state of the pipeline at one moment. Every shard must reach its end offset.
 
-    ``settled`` is when a batch was last committed or an aggregation last ended, None before both have happened.
+    ``quiesced_at`` is when the last batch was committed or the last aggregation ended, whichever is later; None until
+    both have happened.
     """
 
-    ends: Mapping[int, int]
+    end_offsets: Mapping[int, int]
     positions: Mapping[int, int]
     batches: int
-    hours: int
-    users: int
-    texts: int
-    succeeded: int
+    pending_hours: int
+    pending_users: int
+    embedded_texts: int
+    successful_tasks: int
     runs: Sequence[DagRun]
     tasks: Sequence[TaskRun]
-    settled: datetime | None
+    quiesced_at: datetime | None
 
     @property
     def ingested(self) -> bool:
         """Whether the ledger has reached the end of the topic."""
-        return all(self.positions.get(shard, 0) >= end for shard, end in self.ends.items())
+        return all(self.positions.get(shard, 0) >= end for shard, end in self.end_offsets.items())
 
     @property
     def aggregated(self) -> bool:
-        """Whether, on top of that, no hour waits to be done again."""
-        return self.ingested and self.hours == 0
+        """Whether everything is ingested and no hour is waiting to be aggregated again."""
+        return self.ingested and self.pending_hours == 0
 
-    def active(self, *dags: str) -> bool:
-        """Whether a run of one of these DAGs (by prefix) waits or runs."""
-        return any(run.state in ("queued", "running") and run.dag_id.startswith(dags) for run in self.runs)
+    def has_active_run(self, *dag_prefixes: str) -> bool:
+        """Whether a run of one of these DAGs is queued or running."""
+        return any(run.state in ("queued", "running") and run.dag_id.startswith(dag_prefixes) for run in self.runs)
 
-    def precomputed_since(self, moment: datetime) -> list[DagRun]:
-        """The precomputes that began then or later and succeeded: their lists rest on all that was there."""
-        made = [run for run in self.runs if run.dag_id == PRECOMPUTE and run.state == "success"]
-        return [run for run in made if run.start and run.start >= moment]
+    def precomputes_since(self, moment: datetime) -> list[DagRun]:
+        """Returns successful precomputes that started at or after ``moment``, and so have seen all data until then."""
+        return [
+            run
+            for run in self.runs
+            if run.dag_id == PRECOMPUTE and run.state == "success" and run.start and run.start >= moment
+        ]
 
 
 class Verdict(StrEnum):
@@ -72,77 +76,83 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a snapshot means. ``task`` is the one to blame, where one is; ``nudge`` a DAG that nothing woke."""
+    """What a snapshot means. ``task`` is the likely culprit, if any; ``dag_to_trigger`` a DAG that was not woken up."""
 
     verdict: Verdict
     task: TaskRun | None = None
-    nudge: str | None = None
+    dag_to_trigger: str | None = None
     last_list: datetime | None = None
 
 
 class Watch:
-    """``began`` is when this watching began: what failed before it is history. Give it snapshots in their order."""
+    """Pass it snapshots in chronological order. Failures before ``started_at`` are ignored."""
 
-    def __init__(self, began: datetime) -> None:
-        self._began = began
-        self._progressed = began
-        self._busy = began
-        self._seen: object = None
-        self._settled: datetime | None = None
+    def __init__(self, started_at: datetime) -> None:
+        self._started_at = started_at
+        self._last_progress_at = started_at
+        self._last_active_at = started_at
+        self._last_progress: object = None
+        self._quiesced_at: datetime | None = None
 
-    def see(self, now: datetime, snapshot: Snapshot) -> Outcome:
-        """Judge one snapshot."""
-        self._note(now, snapshot)
-        failed = self._failed(snapshot)
-        if failed is not None:
-            return Outcome(Verdict.FAILED, failed)
-        last_list = self._last_list(now, snapshot)
+    def evaluate(self, now: datetime, snapshot: Snapshot) -> Outcome:
+        """Evaluate one snapshot."""
+        self._update(now, snapshot)
+        failed_task = self._find_failed_task(snapshot)
+        if failed_task is not None:
+            return Outcome(Verdict.FAILED, failed_task)
+        last_list = self._find_last_list_time(now, snapshot)
         if last_list is not None:
             return Outcome(Verdict.DONE, last_list=last_list)
-        if now - self._progressed >= PATIENCE:
-            return Outcome(Verdict.STALLED, _suspect(snapshot))
-        return Outcome(Verdict.WAITING, nudge=self._nudge(now, snapshot))
+        if now - self._last_progress_at >= STALL_TIMEOUT:
+            return Outcome(Verdict.STALLED, _find_blocking_task(snapshot))
+        return Outcome(Verdict.WAITING, dag_to_trigger=self._choose_dag_to_trigger(now, snapshot))
 
-    def blind(self, now: datetime) -> Outcome:
-        """Judge a moment at which no snapshot could be taken: some server did not answer."""
-        return Outcome(Verdict.STALLED if now - self._progressed >= PATIENCE else Verdict.WAITING)
+    def evaluate_without_snapshot(self, now: datetime) -> Outcome:
+        """Evaluate a moment at which no snapshot could be taken because a server did not answer."""
+        return Outcome(Verdict.STALLED if now - self._last_progress_at >= STALL_TIMEOUT else Verdict.WAITING)
 
-    def _note(self, now: datetime, snapshot: Snapshot) -> None:
-        # A task that is tried again and again changes its state too: only what has been got done counts.
-        done = (dict(snapshot.positions), snapshot.hours, snapshot.users, snapshot.texts, snapshot.succeeded)
-        if done != self._seen:
-            self._seen, self._progressed = done, now
-        if snapshot.active(INGEST, AGGREGATE, PRECOMPUTE):
-            self._busy = now
+    def _update(self, now: datetime, snapshot: Snapshot) -> None:
+        # Only completed work counts: a task that is retried over and over changes its state, too.
+        progress = (
+            dict(snapshot.positions),
+            snapshot.pending_hours,
+            snapshot.pending_users,
+            snapshot.embedded_texts,
+            snapshot.successful_tasks,
+        )
+        if progress != self._last_progress:
+            self._last_progress, self._last_progress_at = progress, now
+        if snapshot.has_active_run(INGEST, AGGREGATE, PRECOMPUTE):
+            self._last_active_at = now
         if not snapshot.aggregated:
-            self._settled = None
-        elif self._settled is None and not snapshot.active(INGEST, AGGREGATE):
-            # Once found it stays: runs that come later find nothing to do.
-            self._settled = snapshot.settled
+            self._quiesced_at = None
+        elif self._quiesced_at is None and not snapshot.has_active_run(INGEST, AGGREGATE):
+            # Do not move it later: further runs have nothing to do.
+            self._quiesced_at = snapshot.quiesced_at
 
-    def _failed(self, snapshot: Snapshot) -> TaskRun | None:
+    def _find_failed_task(self, snapshot: Snapshot) -> TaskRun | None:
         for task in snapshot.tasks:
-            if task.state == "failed" and task.end is not None and task.end >= self._began:
+            if task.state == "failed" and task.end is not None and task.end >= self._started_at:
                 return task
         return None
 
-    def _last_list(self, now: datetime, snapshot: Snapshot) -> datetime | None:
-        """When the first precompute ended that began after everything was aggregated."""
-        settled, fresh = self._settled, min(now, self._began) - FRESH
-        if settled is None:
+    def _find_last_list_time(self, now: datetime, snapshot: Snapshot) -> datetime | None:
+        """Returns when the first precompute ended that started after everything was aggregated."""
+        if self._quiesced_at is None:
             return None
-        ends = [run.end for run in snapshot.precomputed_since(settled) if run.end and run.end >= fresh]
+        oldest = min(now, self._started_at) - MAX_PRECOMPUTE_AGE
+        ends = [run.end for run in snapshot.precomputes_since(self._quiesced_at) if run.end and run.end >= oldest]
         return min(ends, default=None)
 
-    def _nudge(self, now: datetime, snapshot: Snapshot) -> str | None:
-        if now - self._busy < IDLE or not snapshot.ingested:
+    def _choose_dag_to_trigger(self, now: datetime, snapshot: Snapshot) -> str | None:
+        if now - self._last_active_at < IDLE_TIMEOUT or not snapshot.ingested:
             return None
-        self._busy = now
-        return PRECOMPUTE if snapshot.aggregated and snapshot.settled is not None else AGGREGATE
+        self._last_active_at = now
+        return PRECOMPUTE if snapshot.aggregated and snapshot.quiesced_at is not None else AGGREGATE
 
 
-def _suspect(snapshot: Snapshot) -> TaskRun | None:
-    """Who holds things up: a task that is tried again, else the one that has run for longest."""
-    again = [task for task in snapshot.tasks if task.state == "up_for_retry"]
+def _find_blocking_task(snapshot: Snapshot) -> TaskRun | None:
+    """Returns a task that is up for retry, or else the one that has been running longest."""
+    retrying = [task for task in snapshot.tasks if task.state == "up_for_retry"]
     running = [task for task in snapshot.tasks if task.state == "running"]
-    return next(iter([*again, *reversed(running)]), None)
+    return next(iter([*retrying, *reversed(running)]), None)

@@ -1,4 +1,4 @@
-"""The words of the demo's shop: what it sells, by category, and what people write about it."""
+"""The vocabulary of the demo shop: what it sells, by category, and what customers write about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A title is an adjective, a material and an object; a message is a template with the object and a place."""
+    """A title is an adjective, a material and an object; a message is a template filled in with these and a place."""
 
     adjectives: tuple[str, ...]
     materials: tuple[str, ...]

@@ -1,94 +1,62 @@
-"""Publishing, and going on after a kill."""
+"""``make publish``: the whole file is read before the first line is published."""
 
 from __future__ import annotations
 
+import gzip
 import json
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from demo.publish import ForeignMessagesError, publish
-from demo.routing import Router
-from include.errors import TransientError
+from demo.publish import count_lines, main
+from demo.source import FileLines
+from include.errors import ConfigurationError
 
-SHARDS = 3
-LINES = st.lists(st.one_of(st.integers(0, 9).map(lambda n: json.dumps({"user_id": f"u{n}"}).encode()), st.binary()))
-
-
-@dataclass
-class Topic:
-    """A topic in memory; ``room`` is how many more messages it takes before its publisher is killed."""
-
-    partitions: list[list[tuple[bytes | None, bytes, int | None]]] = field(
-        default_factory=lambda: [[] for _ in range(SHARDS)]
-    )
-    room: int = 10**9
-    flushed: bool = False
-
-    def send(self, partition: int, key: bytes | None, value: bytes, timestamp_ms: int | None = None) -> None:
-        if not self.room:
-            raise TransientError("killed")
-        self.room -= 1
-        self.flushed = False
-        self.partitions[partition].append((key, value, timestamp_ms))
-
-    def flush(self) -> None:
-        self.flushed = True
-
-    @property
-    def ends(self) -> list[int]:
-        return [len(partition) for partition in self.partitions]
+EVENT = json.dumps(
+    {"user_id": "u", "message_id": "m", "kind": "view", "occurred_at": "2026-03-01T12:00:00Z", "item_id": "i"}
+)
 
 
-@given(LINES)
-def test_every_line_once_in_order(lines: list[bytes]) -> None:
-    """Nothing is lost or changed, and a partition keeps the order of the lines."""
-    topic = Topic()
-    counts = publish(lines, Router(SHARDS), topic, [0] * SHARDS, 17)
-    routed: list[list[tuple[bytes | None, bytes, int | None]]] = [[] for _ in range(SHARDS)]
-    for number, line in enumerate(lines):
-        shard, key = Router(SHARDS).route(line, number)
-        routed[shard].append((key, line, 17))
-    assert topic.partitions == routed
-    assert topic.flushed
-    assert counts == topic.ends
+def write_file(folder: Path, text: str, name: str = "events.jsonl") -> FileLines:
+    path = folder / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return FileLines(path)
 
 
-@given(LINES, st.lists(st.integers(0, 12), max_size=5))
-def test_going_on_after_any_kills(lines: list[bytes], kills: list[int]) -> None:
-    """However often the publisher is killed and wherever, in the end the topic is as if it never had been."""
-    whole, topic = Topic(), Topic()
-    publish(lines, Router(SHARDS), whole, [0] * SHARDS)
-    for room in kills:
-        topic.room = room
-        try:
-            publish(lines, Router(SHARDS), topic, topic.ends)
-        except TransientError:
-            continue
-    topic.room = 10**9
-    assert publish(lines, Router(SHARDS), topic, topic.ends) == whole.ends
-    assert topic.partitions == whole.partitions
+@pytest.mark.parametrize("name", ["events.jsonl", "events.jsonl.gz"])
+def test_every_line_counts(tmp_path: Path, name: str) -> None:
+    """Events, duplicates and invalid lines count, in plain and gzip files; blank lines at the end do not."""
+    assert count_lines(write_file(tmp_path, f"not json\n{EVENT}\n{EVENT}\n{{}}\n\n\n", name)) == 4
 
 
-def test_what_is_there_is_not_sent_again() -> None:
-    """A second run over a whole topic sends nothing, and still tells how much there is."""
-    lines = [b'{"user_id":"a"}'] * 5
-    topic = Topic()
-    counts = publish(lines, Router(SHARDS), topic, [0] * SHARDS)
-    topic.room = 0
-    assert publish(lines, Router(SHARDS), topic, topic.ends) == counts
+@pytest.mark.parametrize(("text", "lines"), [("", 0), ("id,kind\n1,view\n", 2), ("[]\n{}\n1\n", 3)])
+def test_a_file_without_events_is_rejected(tmp_path: Path, text: str, lines: int) -> None:
+    """A file without events is most likely the wrong file; the error says where the format is described."""
+    source = write_file(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=rf"has no events in {lines} lines: see docs/events\.md") as error:
+        count_lines(source)
+    assert str(source.path) in str(error.value)
 
 
-def test_foreign_messages_are_refused() -> None:
-    """More messages than the input has are somebody else's, and the figures could not be right."""
-    with pytest.raises(ForeignMessagesError, match="partition 1 holds 1 messages and this input has 0"):
-        publish([], Router(SHARDS), Topic(), [0, 1, 0])
+def test_damage_after_the_first_event_is_found(tmp_path: Path) -> None:
+    """A truncated gzip file is rejected as a whole, before half of it is in the topic."""
+    source = write_file(tmp_path, f"{EVENT}\n" * 5_000, "events.jsonl.gz")
+    source.path.write_bytes(source.path.read_bytes()[:-20])
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        count_lines(source)
 
 
-def test_progress_ends_with_the_number_of_lines() -> None:
-    """Whoever watches sees the last line done."""
-    seen: list[int] = []
-    publish([b"x"] * 7, Router(SHARDS), Topic(), [0] * SHARDS, note=seen.append)
-    assert seen[-1] == 7
+@pytest.mark.parametrize("setting", [("MILLRACE_PORT_KAFKA", "none"), ("MILLRACE_SHARDS", "0")])
+def test_an_invalid_setting_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: tuple[str, str]
+) -> None:
+    """The command exits with 1 and names the setting, without contacting a server."""
+    monkeypatch.setenv(*setting)
+    assert main([str(write_file(tmp_path, EVENT).path)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {setting[0]} is '{setting[1]}'")
+
+
+def test_a_file_without_events_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command exits with 1, whether or not Kafka is running."""
+    assert main([str(write_file(tmp_path, "{}").path)]) == 1
+    assert "has no events in 1 lines" in capsys.readouterr().err

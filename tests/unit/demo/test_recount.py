@@ -1,4 +1,4 @@
-"""The independent recount of the input."""
+"""The expected counts, worked out from the input alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demo.recount import Survey, recount, value_reason
+from demo.recount import InputSummary, open_input_events, value_reason
 from demo.shop import Shop
 from demo.source import FileLines, ShopLines
 from include.domain.event import decode
@@ -26,78 +26,83 @@ RETAIL = Path(__file__).parents[4] / "shared" / "data" / "online-retail" / "even
 
 
 @dataclass(frozen=True)
-class Given:
+class InMemoryLines:
     """Lines in memory."""
 
-    given: tuple[bytes, ...]
+    content: tuple[bytes, ...]
     label: str = "the test"
 
     def lines(self) -> Iterator[bytes]:
-        return iter(self.given)
+        return iter(self.content)
 
 
-def line(user: str = "u", message: str = "m", **more: object) -> bytes:
+def encode(user: str = "u", message: str = "m", **more: object) -> bytes:
     base = {"user_id": user, "message_id": message, "kind": "view", "occurred_at": "2026-01-01T00:00:00Z"}
     return json.dumps({**base, "item_id": "i", **more}).encode()
 
 
-def surveyed(folder: Path, *lines: bytes) -> Survey:
-    with recount(folder / "recount.sqlite") as counted:
-        return counted.survey(Given(lines), 4, NOW_MS, lambda _: None)
+def summarise(folder: Path, *lines: bytes) -> InputSummary:
+    with open_input_events(folder / "recount.sqlite") as events:
+        return events.load(InMemoryLines(lines), 4, NOW_MS, lambda _: None)
 
 
-def test_the_shop_counts_up(tmp_path: Path) -> None:
-    """The default shop's figures, which anyone may compare with those on the screen."""
-    with recount(tmp_path / "recount.sqlite") as counted:
-        counts = counted.survey(ShopLines(Shop(), NOW_MS), 4, NOW_MS, lambda _: None).counts
+def test_the_counts_of_the_default_shop(tmp_path: Path) -> None:
+    """The default shop has the counts that its documentation states."""
+    with open_input_events(tmp_path / "recount.sqlite") as events:
+        counts = events.load(ShopLines(Shop(), NOW_MS), 4, NOW_MS, lambda _: None).expected
     assert (counts.delivered, counts.unique_valid, counts.duplicates, counts.lists) == (20_000, 19_200, 600, 2_000)
     assert set(counts.dead_letters.values()) == {20}
     assert len(counts.dead_letters) == 10
     assert counts.stores["mongo"] == counts.stores["warehouse"] == 19_200
 
 
-def test_the_winner_decides_which_stores_have_it(tmp_path: Path) -> None:
-    """An event whose higher version has no text is in no store of texts, whatever came first."""
+def test_the_winning_version_decides_which_stores_get_the_event(tmp_path: Path) -> None:
+    """An event whose highest version has no text is not expected in Milvus, whatever the order of arrival."""
     for order in ((0, 1), (1, 0)):
-        two = (line(text="hello"), line(version=1))
-        survey = surveyed(tmp_path, *(two[index] for index in order))
-        assert survey.counts.stores == {"mongo": 1, "milvus": 0, "neo4j": 1, "warehouse": 1}
-        assert survey.counts.duplicates == 1
+        versions = (encode(text="hello"), encode(version=1))
+        expected = summarise(tmp_path, *(versions[index] for index in order)).expected
+        assert expected.stores == {"mongo": 1, "milvus": 0, "neo4j": 1, "warehouse": 1}
+        assert expected.duplicates == 1
 
 
 @given(st.integers(0, 1000))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_order_of_arrival_does_not_matter(tmp_path: Path, seed: int) -> None:
-    """Any order of the same lines gives the same counts."""
+    """The same lines have the same counts in any order."""
     lines = list(Shop(users=8, events=120).lines(MOMENT))
     shuffled = random.Random(seed).sample(lines, len(lines))
-    assert surveyed(tmp_path, *shuffled).counts == surveyed(tmp_path, *lines).counts
+    assert summarise(tmp_path, *shuffled).expected == summarise(tmp_path, *lines).expected
 
 
-def test_the_fingerprint_is_of_the_lines(tmp_path: Path) -> None:
-    """Another byte, another order or another cut of the same bytes is another input."""
-    prints = [surveyed(tmp_path, *lines).fingerprint for lines in ((line("a"), line("b")), (line("b"), line("a")))]
-    assert prints[0] != prints[1]
-    assert prints[0] == surveyed(tmp_path, line("a"), line("b")).fingerprint
+def test_the_fingerprint_identifies_the_lines(tmp_path: Path) -> None:
+    """The same lines in a different order have a different fingerprint."""
+    orders = ((encode("a"), encode("b")), (encode("b"), encode("a")))
+    fingerprints = [summarise(tmp_path, *lines).fingerprint for lines in orders]
+    assert fingerprints[0] != fingerprints[1]
+    assert fingerprints[0] == summarise(tmp_path, encode("a"), encode("b")).fingerprint
 
 
 def test_a_blank_line_is_a_dead_letter(tmp_path: Path) -> None:
-    """A line with nothing in it is accounted for."""
-    assert surveyed(tmp_path, line(), b"", line(message="n")).counts.dead_letters == {"empty_message": 1}
+    """An empty line is counted as a dead letter."""
+    assert summarise(tmp_path, encode(), b"", encode(message="n")).expected.dead_letters == {"empty_message": 1}
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
-    [((), "the test is empty"), ((b"{}", b"x"), "no valid event in 2 lines"), ((line(user=""),), "1 × user_id_length")],
+    [
+        ((), "the test is empty"),
+        ((b"{}", b"x"), "no valid events in 2 lines"),
+        ((encode(user=""),), "1 × user_id_length"),
+    ],
 )
-def test_nothing_valid(tmp_path: Path, lines: tuple[bytes, ...], message: str) -> None:
-    """An input without one event is refused, with what is wrong with it."""
+def test_an_input_without_valid_events_is_rejected(tmp_path: Path, lines: tuple[bytes, ...], message: str) -> None:
+    """The error says what is wrong with the lines."""
     with pytest.raises(ConfigurationError, match=message):
-        surveyed(tmp_path, *lines)
+        summarise(tmp_path, *lines)
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("changes", "reason"),
     [
         ({"user": ""}, Reason.USER_ID_LENGTH),
         ({"user": "u" * 129, "message": ""}, Reason.USER_ID_LENGTH),
@@ -113,44 +118,44 @@ def test_nothing_valid(tmp_path: Path, lines: tuple[bytes, ...], message: str) -
         ({"item_id": None, "text": " "}, Reason.NO_TEXT_AND_NO_ITEM),
     ],
 )
-def test_value_rules(changed: dict[str, str], reason: Reason | None) -> None:
-    """The limits themselves are allowed; of several rules the first one gives the reason."""
-    assert value_reason(decode(line(**changed)), NOW_MS) == reason
+def test_value_rules(changes: dict[str, str], reason: Reason | None) -> None:
+    """Limits are inclusive, and the first broken rule is the reason."""
+    assert value_reason(decode(encode(**changes)), NOW_MS) == reason
 
 
 def test_lines_are_counted_by_shard(tmp_path: Path) -> None:
-    """Each line is counted where the publisher will send it."""
-    survey = surveyed(tmp_path, line("a"), line("a"), b"x", b"y")
-    assert sum(survey.per_shard) == 4
-    assert max(survey.per_shard) >= 2
+    """Each line is counted in the shard that the publisher sends it to."""
+    summary = summarise(tmp_path, encode("a"), encode("a"), b"x", b"y")
+    assert sum(summary.lines_per_shard) == 4
+    assert max(summary.lines_per_shard) >= 2
 
 
-def test_examples_prefer_users_with_something_to_tell(tmp_path: Path) -> None:
-    """Users of a handful of items come first, plain names before odd ones, and what they had last is known."""
-    lines = [line("once", "0")]
+def test_example_users_are_chosen_for_their_history(tmp_path: Path) -> None:
+    """Users with several items come before one-off visitors, plain names before odd ones, each with its history."""
+    lines = [encode("once", "0")]
     lines += [
-        line(user, f"{n}", item_id=f"i{n}", text=f"thing {n}", occurred_at=f"2026-01-0{n + 1}T00:00:00Z")
+        encode(user, f"{n}", item_id=f"i{n}", text=f"thing {n}", occurred_at=f"2026-01-0{n + 1}T00:00:00Z")
         for user in ("some", "odd/one")
         for n in range(8)
     ]
-    with recount(tmp_path / "recount.sqlite") as counted:
-        counted.survey(Given(tuple(lines)), 4, NOW_MS, lambda _: None)
-        assert counted.examples(3) == ["some", "once", "odd/one"]
-        assert counted.history("some", 2) == ["thing 7", "thing 6"]
-        assert [list(chunk) for chunk in counted.users()] == [["odd/one", "once", "some"]]
+    with open_input_events(tmp_path / "recount.sqlite") as events:
+        events.load(InMemoryLines(tuple(lines)), 4, NOW_MS, lambda _: None)
+        assert events.example_users(3) == ["some", "once", "odd/one"]
+        assert events.history("some", 2) == ["thing 7", "thing 6"]
+        assert [list(chunk) for chunk in events.users()] == [["odd/one", "once", "some"]]
 
 
-def test_the_file_goes(tmp_path: Path) -> None:
-    """Nothing is left of a recount."""
-    surveyed(tmp_path, line())
+def test_the_file_is_deleted(tmp_path: Path) -> None:
+    """The SQLite file is deleted on exit."""
+    summarise(tmp_path, encode())
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not RETAIL.exists(), reason="the retail file is not here")
+@pytest.mark.skipif(not RETAIL.exists(), reason="the retail file is not available")
 def test_the_retail_file(tmp_path: Path) -> None:
-    """The real file has the figures that its README and the acceptance name."""
-    with recount(tmp_path / "recount.sqlite") as counted:
-        counts = counted.survey(FileLines(RETAIL), 4, NOW_MS, lambda _: None).counts
+    """The retail file has the counts that its README states."""
+    with open_input_events(tmp_path / "recount.sqlite") as events:
+        counts = events.load(FileLines(RETAIL), 4, NOW_MS, lambda _: None).expected
     assert (counts.delivered, counts.unique_valid, counts.duplicates) == (541_909, 396_681, 10_148)
     assert counts.dead_letters == {"user_id_missing": 135_080}
     assert set(counts.stores.values()) == {396_681}

@@ -1,4 +1,4 @@
-"""Which shard a line goes to."""
+"""Choosing the shard of a line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JSON = st.recursive(
 
 @given(st.text(), st.integers(0, 10**9), st.integers(1, 200))
 def test_a_user_has_one_shard(user: str, number: int, shards: int) -> None:
-    """Lines with a user go to the partition that Java clients choose, with the user as key, wherever they stand."""
+    """Lines with a user go to the partition that Java clients choose, with the user as key, whatever their number."""
     line = json.dumps({"kind": "view", "user_id": user}).encode()
     assert Router(shards).route(line, number) == Route(shard_of(user, shards), user.encode())
 
@@ -31,14 +31,14 @@ def test_a_user_has_one_shard(user: str, number: int, shards: int) -> None:
     [b"", b" ", b"nonsense", b"[1]", b'"user_id"', b"{}", b'{"user_id":null}', b'{"user_id":7}', b'{"user_id":["a"]}',
      b'{"user_id":"\\ud800"}', b'{"user_id":"caf\xe9"}', b'{"user_id":"a"', b"\xff\xfe{\x00}\x00", b"[" * 5000],
 )  # fmt: skip
-def test_a_line_without_a_user_goes_by_its_number(line: bytes) -> None:
-    """What no user can be read from is spread evenly, without a key."""
+def test_a_line_without_a_user_is_routed_by_number(line: bytes) -> None:
+    """Lines without a readable user are spread evenly, without a key."""
     assert [Router(4).route(line, number) for number in range(6)] == [Route(n % 4, None) for n in range(6)]
 
 
 @given(st.dictionaries(st.sampled_from(["user_id", "kind", "x", "\ud800"]), JSON))
 def test_every_event_goes_to_its_user(fields: dict[str, object]) -> None:
-    """Whatever else a line holds, if it is an event then it goes where all of its user's events go."""
+    """A valid event goes to the shard of its user, whatever else the line contains."""
     fields |= {"message_id": "m", "kind": "view", "occurred_at": "2026-01-01T00:00:00Z"}
     line = json.dumps(fields).encode()
     try:
@@ -51,6 +51,6 @@ def test_every_event_goes_to_its_user(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "line", [b'{"user_id":"a","user_id":"b"}', b'{"user_id":1,"user_id":"b"}', b'{"user_id":"b","x":NaN}']
 )
-def test_odd_json_agrees_with_the_decoder(line: bytes) -> None:
-    """Of a key given twice the last counts, for the router as for the event."""
+def test_the_router_reads_odd_json_like_the_decoder(line: bytes) -> None:
+    """If a key occurs twice, the last value counts, as it does when the event is decoded."""
     assert Router(4).route(line, 0).key == b"b"

@@ -1,4 +1,4 @@
-"""The demo's shop."""
+"""The demo's made-up shop."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 NOW_MS = round(NOW.timestamp() * 1000)
 
 
-def decoded(lines: list[bytes]) -> list[Event]:
-    """The lines that are events in shape and values."""
+def decode_valid(lines: list[bytes], now_ms: int = NOW_MS) -> list[Event]:
+    """Returns the valid events."""
     events = []
     for line in lines:
         try:
             event = decode(line)
         except InvalidEventError:
             continue
-        if value_reason(event, NOW_MS) is None:
+        if value_reason(event, now_ms) is None:
             events.append(event)
     return events
 
@@ -39,56 +39,45 @@ def lines() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def events(lines: list[bytes]) -> list[Event]:
-    return decoded(lines)
+    return decode_valid(lines)
 
 
 def test_same_seed_gives_the_same_bytes(lines: list[bytes]) -> None:
-    """Two shops of one seed, one size and one moment sell the same."""
+    """The same seed, sizes and time give the same lines."""
     assert list(Shop().lines(NOW)) == lines
 
 
 def test_another_seed_gives_another_shop(lines: list[bytes]) -> None:
-    """The seed decides what happens."""
+    """A different seed gives different lines."""
     assert list(Shop(seed=8).lines(NOW)) != lines
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(60, 600))
 @settings(max_examples=20, deadline=None)
 def test_counts_follow_from_the_sizes(seed: int, users: int, count: int) -> None:
-    """Of any shop, exactly 1 % of the lines are malformed, 3 % repeats, and each other one is an event of its own."""
+    """In any shop exactly 1 % of the lines are malformed, 3 % are duplicates, and the others are distinct events."""
     lines = list(Shop(seed, users, count).lines(NOW))
-    events = decoded(lines)
-    malformed, repeats = round(count * 0.01), round(count * 0.03)
+    events = decode_valid(lines)
+    malformed, duplicates = round(count * 0.01), round(count * 0.03)
     assert len(lines) == count
     assert len(events) == count - malformed
-    assert len({(event.user_id, event.message_id) for event in events}) == count - malformed - repeats
+    assert len({(event.user_id, event.message_id) for event in events}) == count - malformed - duplicates
 
 
 @given(st.integers(-10_000, 25_000))
 @settings(max_examples=10, deadline=None)
-def test_the_moment_changes_times_only(days: int) -> None:
-    """Whenever it is run, the same seed gives the same identities: figures can be compared between runs."""
-    shop, now = Shop(users=20, events=300), NOW + timedelta(days=days)
-    one = [(event.user_id, event.message_id, event.kind, event.text) for event in decoded(list(shop.lines(NOW)))]
-    lines = list(shop.lines(now))
-    other = [decode(line) for line in lines if line in _valid(lines, now)]
-    assert [(event.user_id, event.message_id, event.kind, event.text) for event in other] == one
+def test_only_timestamps_depend_on_the_time(days: int) -> None:
+    """The same seed gives the same events at any time, so counts can be compared between runs."""
+    shop, later = Shop(users=20, events=300), NOW + timedelta(days=days)
+    first = decode_valid(list(shop.lines(NOW)))
+    second = decode_valid(list(shop.lines(later)), round(later.timestamp() * 1000))
+    assert [(event.user_id, event.message_id, event.kind, event.text) for event in second] == [
+        (event.user_id, event.message_id, event.kind, event.text) for event in first
+    ]
 
 
-def _valid(lines: list[bytes], now: datetime) -> set[bytes]:
-    valid = set()
-    for line in lines:
-        try:
-            event = decode(line)
-        except InvalidEventError:
-            continue
-        if value_reason(event, round(now.timestamp() * 1000)) is None:
-            valid.add(line)
-    return valid
-
-
-def test_the_default_shop_has_what_the_demo_promises(lines: list[bytes], events: list[Event]) -> None:
-    """2,000 users, every known kind, short texts of real words and few of them, campaigns, values, versions, extras."""
+def test_the_default_shop_covers_every_field(events: list[Event]) -> None:
+    """The default shop has 2,000 users, every kind, up to 2,000 short texts, campaigns, values, versions and extras."""
     texts = {event.text for event in events if event.text}
     assert len({event.user_id for event in events}) == 2_000
     assert {event.kind for event in events} == {"message", "view", "click", "like", "share", "purchase", "return"}
@@ -100,61 +89,61 @@ def test_the_default_shop_has_what_the_demo_promises(lines: list[bytes], events:
     assert all((event.value or 0) > 0 for event in events if event.kind == "purchase")
 
 
-def test_stores_will_differ(events: list[Event]) -> None:
-    """Some events have no text and some no item, so that a store that takes the wrong ones is found out."""
+def test_stores_get_different_events(events: list[Event]) -> None:
+    """Some events have no text and some no item, so a store that takes the wrong ones is noticed."""
     assert any(event.text is None for event in events)
     assert any(event.item_id is None for event in events)
 
 
-def test_times_lie_in_the_weeks_before_now(events: list[Event]) -> None:
-    """Nothing happens after the moment given, and nothing long before it."""
+def test_events_are_from_the_last_four_weeks(events: list[Event]) -> None:
+    """No event is later than the given time or more than four weeks earlier."""
     times = [event.occurred_at for event in events]
     assert max(times) <= NOW_MS
     assert min(times) >= NOW_MS - timedelta(weeks=4).total_seconds() * 1000
 
 
-def test_ten_kinds_of_malformed_lines_in_equal_parts(lines: list[bytes]) -> None:
-    """Each malformed line is found out for the reason it was made for."""
-    found: Counter[str] = Counter()
+def test_ten_kinds_of_malformed_lines_in_equal_shares(lines: list[bytes]) -> None:
+    """Each malformed line is rejected for the intended reason."""
+    reasons: Counter[str] = Counter()
     for line in lines:
         try:
             event = decode(line)
         except InvalidEventError as error:
-            found[error.reason] += 1
+            reasons[error.reason] += 1
         else:
             reason = value_reason(event, NOW_MS)
-            found[reason or ""] += reason is not None
+            reasons[reason or ""] += reason is not None
     assert len(MALFORMED) == 10
-    assert +found == dict.fromkeys(MALFORMED, 20)
+    assert +reasons == dict.fromkeys(MALFORMED, 20)
 
 
-def test_repeats_are_copies_and_corrections(lines: list[bytes], events: list[Event]) -> None:
-    """Two thirds of the repeats are byte for byte the same; the others have a higher version and another content."""
+def test_duplicates_are_copies_and_corrections(lines: list[bytes], events: list[Event]) -> None:
+    """Two thirds of the duplicates are exact copies; the others have a higher version and different content."""
     by_identity: dict[tuple[str, str], list[Event]] = {}
     for event in events:
         by_identity.setdefault((event.user_id, event.message_id), []).append(event)
-    repeated = [same for same in by_identity.values() if len(same) > 1]
-    copies = [same for same in repeated if same[0] == same[1]]
-    corrected = [same for same in repeated if same[0].version != same[1].version]
-    assert len(repeated) == 600
+    pairs = [same for same in by_identity.values() if len(same) > 1]
+    copies = [(first, second) for first, second in pairs if first == second]
+    corrections = [(first, second) for first, second in pairs if first.version != second.version]
+    assert len(pairs) == 600
     assert len(copies) == 400
-    assert len(corrected) == 200
+    assert len(corrections) == 200
     assert len(lines) - len(set(lines)) == 400
-    assert any(first.version > second.version for first, second in corrected), "a correction overtakes what it corrects"
+    assert any(first.version > second.version for first, second in corrections), "some corrections come first"
 
 
-def test_users_have_tastes(events: list[Event]) -> None:
-    """Two thirds of what a user looks at is of one category: the first two digits of an item."""
-    items: dict[str, Counter[str]] = {}
+def test_users_have_preferences(events: list[Event]) -> None:
+    """Most of a user's items are from one category, which is the first two digits of the item id."""
+    categories: dict[str, Counter[str]] = {}
     for event in events:
         if event.item_id:
-            items.setdefault(event.user_id, Counter())[event.item_id[:2]] += 1
-    busy = [found for found in items.values() if found.total() >= 20]
-    shares = [found.most_common(1)[0][1] / found.total() for found in busy]
+            categories.setdefault(event.user_id, Counter())[event.item_id[:2]] += 1
+    active = [counts for counts in categories.values() if counts.total() >= 20]
+    shares = [counts.most_common(1)[0][1] / counts.total() for counts in active]
     assert sum(shares) / len(shares) > 0.5
 
 
-def test_lines_have_no_line_end(lines: list[bytes]) -> None:
-    """A line can be written to a file as it is."""
+def test_lines_have_no_line_endings(lines: list[bytes]) -> None:
+    """Each line is one JSON object without a line break."""
     assert not any(b"\n" in line for line in lines)
     assert msgspec.json.decode(lines[0])["user_id"].startswith("user-")
