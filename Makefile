@@ -21,17 +21,14 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# --- prerequisites of the targets below
-
-.PHONY: _base-python
-_base-python:
-	@if [ -z "$(BASE_PYTHON)" ]; then echo "$(NO_PYTHON)" >&2; exit 1; fi
+# --- what the targets below need
 
 .PHONY: _any-python
 _any-python:
 	@if [ -z "$(ANY_PYTHON)" ]; then echo "$(NO_PYTHON)" >&2; exit 1; fi
 
-$(INSTALLED): requirements.txt | _base-python
+$(INSTALLED): requirements.txt
+	@if [ -z "$(BASE_PYTHON)" ]; then echo "$(NO_PYTHON)" >&2; exit 1; fi
 	@$(BASE_PYTHON) -m scripts.install
 
 ##@ Run
@@ -81,7 +78,7 @@ setup: $(INSTALLED) ## Create the virtual environment (.venv) and install everyt
 check: setup ## Run the linter, the type checker and the import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy include stack demo dags plugins scripts tests
+	@$(BIN)/mypy --num-workers 2 include stack demo dags plugins scripts tests
 	@$(BIN)/lint-imports
 
 .PHONY: format
