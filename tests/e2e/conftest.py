@@ -1,4 +1,4 @@
-"""A whole stack of its own, started once: every server, Airflow and the reader, on free ports in a temporary folder."""
+"""A complete stack for the tests, started once: every server, Airflow and the reader, on free ports."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stack.config import LocalConfig
 from stack.stack import Stack
 from tests.e2e.system import System
 
-#: Two shards: enough to run side by side, and half the tasks of four.
+#: Two shards: enough to run in parallel, with half as many tasks as four.
 SHARDS = 2
-#: Lists this short are made again by every precompute, so that none is left from when half of the events were there.
+#: With such a short TTL every precompute rebuilds every list, so no list remains from before all events had arrived.
 VARIABLES = {"AIRFLOW_VAR_MILLRACE_LIST_TTL_MINUTES": "6"}
 
 
 @pytest.fixture(scope="session")
 def system() -> Iterator[System]:
-    """The running system, empty."""
-    # Not pytest's own folder: PostgreSQL may run as another user, who has to be able to enter.
+    """Yield the running, empty system."""
+    # Not pytest's tmp_path: PostgreSQL may run as another user, who must be able to enter the folder.
     home = Path(tempfile.mkdtemp(prefix="millrace-e2e-"))
     config = LocalConfig.with_free_ports(home, {"MILLRACE_SHARDS": str(SHARDS)}, VARIABLES)
     stack = Stack(config)

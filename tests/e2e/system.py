@@ -1,4 +1,4 @@
-"""The running system as its users have it: they publish, press buttons in Airflow, and read the endpoint."""
+"""The running system as its users see it: they publish events, trigger runs in Airflow and read the endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg2
 from pymilvus import MilvusClient
 from pymongo import MongoClient
 
-from demo.airflow import Airflow
+from demo.airflow import AirflowClient
 from demo.wait import Collector
 from demo.watch import AGGREGATE, INGEST, PRECOMPUTE
 from include.domain.identity import shard_of
@@ -24,13 +24,13 @@ from include.sources.kafka_topics import ensure_topics
 from include.stores.warehouse.warehouse import Warehouse
 from stack.stack import Stack
 
-DONE = ("success", "failed", "skipped")
-PATIENCE_S = 420
+FINISHED_STATES = ("success", "failed", "skipped")
+TIMEOUT_S = 420
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Everything that the stores hold, in a form that can be compared."""
+class StoreContents:
+    """The contents of all stores in comparable form."""
 
     mongo: Mapping[str, Any]
     milvus: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Stored:
 
 
 class System:
-    """Kafka in, the endpoint out, Airflow's REST API beside it."""
+    """Access to Kafka, the stores, Airflow's REST API and the endpoint."""
 
     def __init__(self, stack: Stack) -> None:
         environment = stack.environment()
@@ -49,7 +49,7 @@ class System:
         self.warehouse = Warehouse(self.settings.warehouse)
         self.mongo: MongoClient[dict[str, Any]] = MongoClient(self.settings.mongo.uri)
         self.source = KafkaSource(self.settings.kafka)
-        self.airflow = Airflow.of(environment, seconds=60)
+        self.airflow = AirflowClient.for_stack(environment, timeout_s=60)
         ensure_topics(self.settings.kafka, self.shards)
 
     @property
@@ -57,82 +57,84 @@ class System:
         return self.settings.pipeline.shards
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close all connections."""
         for client in (self.reader, self.warehouse, self.mongo, self.source, self.airflow):
             client.close()
 
     def publish(self, events: Mapping[str, list[bytes]], published_at: datetime) -> None:
-        """Messages by user, with this Kafka timestamp."""
+        """Publish these messages by user, with ``published_at`` as their Kafka timestamp."""
         publisher = Publisher(self.settings.kafka)
         for user, payloads in events.items():
             for payload in payloads:
-                moment = round(published_at.timestamp() * 1000)
-                publisher.send(shard_of(user, self.shards), user.encode(), payload, moment)
+                timestamp_ms = round(published_at.timestamp() * 1000)
+                publisher.send(shard_of(user, self.shards), user.encode(), payload, timestamp_ms)
         publisher.flush()
         publisher.close()
 
-    def settle(self) -> None:
-        """Wait until all is ingested and aggregated, and lists rest on all of that."""
-        wait_for("all to be ingested, aggregated and recommended", self.settled)
+    def wait_until_quiesced(self) -> None:
+        """Wait until everything is ingested, aggregated and recommended."""
+        wait_for("everything to be ingested, aggregated and recommended", self.is_quiesced)
 
-    def settled(self) -> bool:
-        """Whether nothing waits, nothing runs, and a precompute began after the last commit and aggregation.
+    def is_quiesced(self) -> bool:
+        """Whether nothing is pending or running, and a precompute started after the last commit and aggregation.
 
-        The marks alone do not tell: a precompute on its schedule may clear them before all is counted.
+        Pending work alone is not enough: a scheduled precompute may clear it before everything is counted.
         """
         ends = {shard: self.source.offsets(shard).high for shard in range(self.shards)}
         kafka, embed = self.settings.kafka, self.settings.embed
-        seen = Collector(self.airflow, self.warehouse.database, kafka.topic, embed.generation, ends).snapshot()
-        if seen.settled is None or seen.users or seen.active(INGEST, AGGREGATE, PRECOMPUTE):
+        snapshot = Collector(self.airflow, self.warehouse.database, kafka.topic, embed.generation, ends).take_snapshot()
+        if snapshot.quiesced_at is None or snapshot.pending_users:
             return False
-        return bool(seen.precomputed_since(seen.settled))
+        if snapshot.has_active_run(INGEST, AGGREGATE, PRECOMPUTE):
+            return False
+        return bool(snapshot.precomputes_since(snapshot.quiesced_at))
 
-    def run_by_hand(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Trigger a run and wait for its end; its state."""
+    def trigger_and_wait(self, dag_id: str, conf: Mapping[str, Any]) -> str:
+        """Trigger a run and wait for it to finish. Returns its final state."""
         runs = f"/api/v2/dags/{dag_id}/dagRuns"
-        run = self.airflow.ask("POST", runs, json={"logical_date": None, "conf": conf})["dag_run_id"]
-        path = f"{runs}/{run}"
-        wait_for(f"{dag_id} {run}", lambda: self.airflow.ask("GET", path)["state"] in DONE)
-        return str(self.airflow.ask("GET", path)["state"])
+        run_id = self.airflow.request("POST", runs, json={"logical_date": None, "conf": conf})["dag_run_id"]
+        path = f"{runs}/{run_id}"
+        wait_for(f"{dag_id} {run_id}", lambda: self.airflow.request("GET", path)["state"] in FINISHED_STATES)
+        return str(self.airflow.request("GET", path)["state"])
 
     def backfill(self, dag_id: str, start: datetime, end: datetime) -> list[str]:
-        """Backfill the hours of ``[start, end]`` and wait; the states of its runs."""
+        """Backfill the hours in ``[start, end]`` and wait for completion. Returns the states of its runs."""
         body = {
             "dag_id": dag_id,
             "from_date": start.isoformat(),
             "to_date": end.isoformat(),
             "reprocess_behavior": "completed",
         }
-        made = self.airflow.ask("POST", "/api/v2/backfills", json=body)["id"]
-        path = f"/api/v2/backfills/{made}"
-        wait_for(f"the backfill of {dag_id}", lambda: self.airflow.ask("GET", path)["completed_at"])
+        backfill_id = self.airflow.request("POST", "/api/v2/backfills", json=body)["id"]
+        path = f"/api/v2/backfills/{backfill_id}"
+        wait_for(f"the backfill of {dag_id}", lambda: self.airflow.request("GET", path)["completed_at"])
         query = {"dag_ids": [dag_id], "page_limit": 100}
-        runs = self.airflow.ask("POST", "/api/v2/dags/~/dagRuns/list", json=query)["dag_runs"]
+        runs = self.airflow.request("POST", "/api/v2/dags/~/dagRuns/list", json=query)["dag_runs"]
         return [row["state"] for row in runs if row["run_type"] == "backfill"]
 
-    def recommendations(self, user: str) -> Any:
-        """The endpoint's answer."""
+    def fetch_recommendations(self, user: str) -> Any:
+        """Returns the decoded response of the endpoint."""
         return self.reader.get(f"/v1/users/{user}/recommendations", params={"limit": 60}).raise_for_status().json()
 
-    def stored(self) -> Stored:
-        """Everything the stores hold now."""
+    def read_stores(self) -> StoreContents:
+        """Returns the current contents of all stores."""
         events = self.mongo[self.settings.mongo.database][self.settings.mongo.collection]
-        return Stored(
+        return StoreContents(
             mongo={document["_id"]: document for document in events.find()},
-            milvus=self._vectors(),
-            neo4j=self._graph(),
-            warehouse=self._rows("SELECT * FROM events ORDER BY user_id, message_id"),
-            engagement=self._rows("SELECT * FROM engagement_hourly ORDER BY 1, 2, 3, 4"),
+            milvus=self._read_vectors(),
+            neo4j=self._read_graph(),
+            warehouse=self._query_warehouse("SELECT * FROM events ORDER BY user_id, message_id"),
+            engagement=self._query_warehouse("SELECT * FROM engagement_hourly ORDER BY 1, 2, 3, 4"),
         )
 
-    def _rows(self, statement: str) -> list[Any]:
+    def _query_warehouse(self, statement: str) -> list[Any]:
         with psycopg2.connect(self.settings.warehouse.dsn) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
             rows: list[Any] = cursor.fetchall()
         connection.close()
         return rows
 
-    def _vectors(self) -> dict[str, Any]:
+    def _read_vectors(self) -> dict[str, Any]:
         client = MilvusClient(self.settings.milvus.uri, timeout=20)
         fields = ["id", "user_id", "version", "digest"]
         rows = client.query(
@@ -146,7 +148,7 @@ class System:
         assert len({row["id"] for row in rows}) == len(rows)
         return {row["id"]: tuple(row[name] for name in fields) for row in rows}
 
-    def _graph(self) -> dict[str, Any]:
+    def _read_graph(self) -> dict[str, Any]:
         from neo4j import GraphDatabase
 
         neo4j = self.settings.neo4j
@@ -158,14 +160,14 @@ class System:
         return {record["id"]: (record["user"], record["item"], record["at"]) for record in records}
 
 
-def wait_for(what: str, condition: Callable[[], object]) -> None:
-    """Look every second; give up after PATIENCE_S."""
-    until = time.monotonic() + PATIENCE_S
+def wait_for(description: str, condition: Callable[[], object]) -> None:
+    """Check the condition every second; fail after TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < until, f"waited {PATIENCE_S} s for {what}"
+        assert time.monotonic() < deadline, f"waited {TIMEOUT_S} s for {description}"
         time.sleep(1)
 
 
 def hour_before(moment: datetime, hours: int) -> datetime:
-    """The full hour that lies ``hours`` before the one of ``moment``."""
+    """Returns the start of the hour that is ``hours`` before the hour of ``moment``."""
     return datetime.fromtimestamp(moment.timestamp() // 3600 * 3600 - 3600 * hours, UTC)
