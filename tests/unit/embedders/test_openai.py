@@ -76,7 +76,7 @@ def server() -> Iterator[Server]:
 
     http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state = Server(f"http://127.0.0.1:{http_server.server_port}/v1")
-    thread = threading.Thread(target=http_server.serve_forever)
+    thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
     thread.start()
     yield state
     http_server.shutdown()
