@@ -1,7 +1,7 @@
-"""The embed step against sentence-transformers as it comes, on the same texts, in one run on one machine.
+"""The embed step against sentence-transformers with default settings, on the same texts in the same run.
 
-First each distinct text once: our server, HTTP included, against ``SentenceTransformer.encode``. Then texts that
-repeat: the step of the pipeline against encoding every row. Rounds of both alternate; the figures are medians.
+First, distinct texts: the embedding server, including HTTP, against ``SentenceTransformer.encode``. Then repeated
+texts: the pipeline step against encoding every row. Rounds of both alternate; the results are medians.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from include.settings import EmbedSettings, WarehouseSettings
 from include.stores.files import ArrowFiles
 from include.stores.warehouse.warehouse import Warehouse
 from tests.benchmarks import rows
-from tests.benchmarks.machine import ended_by_signals, own_stack
+from tests.benchmarks.machine import run_main, temporary_stack
 
 TARGET, TARGET_REPEATED = 1.5, 50.0
-LEAST_COSINE = 0.9999
+MIN_COSINE = 0.9999
 
 type Encode = Callable[[Sequence[str]], np.ndarray]
 
 
-def library() -> Encode:
-    """``SentenceTransformer.encode`` with its own defaults."""
+def load_library() -> Encode:
+    """Returns ``SentenceTransformer.encode`` with its default settings."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from sentence_transformers import SentenceTransformer
 
@@ -50,73 +50,82 @@ def library() -> Encode:
     return lambda texts: np.asarray(model.encode(list(texts), show_progress_bar=False))
 
 
-def timed(call: Callable[[], Any]) -> float:
-    """Seconds that ``call`` takes."""
-    began = time.perf_counter()
+def measure(call: Callable[[], Any]) -> float:
+    """Returns the duration of ``call`` in seconds."""
+    started_at = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
-def distinct(encode: Encode, embedder: OpenAIEmbedder, texts: list[str], rounds: int) -> tuple[float, float]:
-    """(how many times as fast as the library, smallest cosine of a text's two vectors)."""
+def compare_distinct(encode: Encode, embedder: OpenAIEmbedder, texts: list[str], rounds: int) -> tuple[float, float]:
+    """Returns the speed-up over the library and the smallest cosine between the two vectors of a text."""
     embedder.embed(texts[:200])
     encode(texts[:200])
-    pairs = [(timed(lambda: encode(texts)), timed(lambda: embedder.embed(texts))) for _ in range(rounds)]
-    theirs, ours = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
-    print(f"{len(texts):,} distinct texts, encode as it comes  {len(texts) / theirs:8,.0f} texts/s")
-    print(f"{len(texts):,} distinct texts, embedding server    {len(texts) / ours:8,.0f} texts/s")
+    pairs = [(measure(lambda: encode(texts)), measure(lambda: embedder.embed(texts))) for _ in range(rounds)]
+    library_s, server_s = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+    print(f"{len(texts):,} distinct texts, library's encode    {len(texts) / library_s:8,.0f} texts/s")
+    print(f"{len(texts):,} distinct texts, embedding server    {len(texts) / server_s:8,.0f} texts/s")
     reference = encode(texts)
     reference = reference / np.linalg.norm(reference, axis=1, keepdims=True)
     cosine = float((reference * embedder.embed(texts)).sum(axis=1).min())
     return statistics.median(first / second for first, second in pairs), cosine
 
 
-def repeated(encode: Encode, embedder: OpenAIEmbedder, house: Warehouse, texts: list[str], times: int) -> float:
-    """How many times as fast the step is as encoding every row; each text is new and comes ``times`` times."""
+def compare_repeated(
+    encode: Encode, embedder: OpenAIEmbedder, warehouse: Warehouse, texts: list[str], times: int
+) -> float:
+    """Returns the speed-up of the step over encoding every row; each text is new and occurs ``times`` times."""
     ref = BatchRef("events", 0, 0, len(texts) * times)
-    found = [_record(number, texts[number % len(texts)]) for number in range(ref.size)]
-    events = [(record, decode(record.value)) for record in found]
+    records = [_make_record(number, texts[number % len(texts)]) for number in range(ref.size)]
+    events = [(record, decode(record.value)) for record in records]
     with tempfile.TemporaryDirectory() as folder:
         files = ArrowFiles(Path(folder).as_uri())
         files.write(events_file(ref), events_table(events))
-        ours = timed(lambda: embed(ref, files, embedder, house.text_vectors))
+        step_s = measure(lambda: embed(ref, files, embedder, warehouse.text_vectors))
         assert files.read(vectors_file(ref)).num_rows == len(texts)
-        again = timed(lambda: embed(ref, files, embedder, house.text_vectors))
-    theirs = timed(lambda: encode([event.text or "" for _, event in events]))
-    for name, seconds in (("encode every row", theirs), ("embed step, new", ours), ("embed step, known", again)):
+        known_s = measure(lambda: embed(ref, files, embedder, warehouse.text_vectors))
+    library_s = measure(lambda: encode([event.text or "" for _, event in events]))
+    for name, seconds in (("encode every row", library_s), ("embed step, new", step_s), ("embed step, known", known_s)):
         print(f"{ref.size:,} rows of {len(texts):,} texts, {name:18} {ref.size / seconds:10,.0f} rows/s")
-    return theirs / ours
+    return library_s / step_s
 
 
-def _record(number: int, text: str) -> Record:
+def _make_record(number: int, text: str) -> Record:
     body = {"user_id": f"u{number}", "message_id": "m", "kind": "message", "occurred_at": "2026-11-01T00:00:00Z"}
     return Record(0, number, 0, None, msgspec.json.encode({**body, "text": text}))
 
 
 def main() -> int:
-    """Measure and print; 1 if the vectors are not those of the library."""
+    """Run the benchmark. Returns 1 if the vectors differ from those of the library."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--texts", type=int, default=3_000, help="distinct texts (3,000)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (3)")
-    parser.add_argument("--repeated", type=int, default=600, help="texts that repeat (600)")
-    parser.add_argument("--times", type=int, default=50, help="how often each of these comes (50)")
-    asked = parser.parse_args()
-    texts = rows.texts(asked.texts + asked.repeated)
-    print(f"texts of {rows.label()}; {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
-    with own_stack(Screen(), "embed", "postgres") as stack:
-        known = stack.environment()
-        embedder = OpenAIEmbedder(EmbedSettings(known["MILLRACE_EMBED_URL"], api_key=known["MILLRACE_EMBED_API_KEY"]))
-        house = Warehouse(WarehouseSettings(known["MILLRACE_WAREHOUSE_DSN"]))
-        house.database  # noqa: B018 (connect now, not within the time that is measured)
-        encode = library()
-        ratio, cosine = distinct(encode, embedder, texts[: asked.texts], asked.rounds)
-        many = repeated(encode, embedder, house, texts[-asked.repeated :], asked.times)
+    parser.add_argument("--texts", type=int, default=3_000, help="distinct texts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: %(default)s)")
+    parser.add_argument("--repeated", type=int, default=600, help="repeated texts (default: %(default)s)")
+    parser.add_argument(
+        "--times", type=int, default=50, help="occurrences of each repeated text (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    texts = rows.texts(options.texts + options.repeated)
+    print(f"texts from {rows.label()}; {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+    with temporary_stack(Screen(), "embed", "postgres") as stack:
+        environment = stack.environment()
+        embedder = OpenAIEmbedder(
+            EmbedSettings(environment["MILLRACE_EMBED_URL"], api_key=environment["MILLRACE_EMBED_API_KEY"])
+        )
+        warehouse = Warehouse(WarehouseSettings(environment["MILLRACE_WAREHOUSE_DSN"]))
+        warehouse.database  # noqa: B018 (connect before the measurement starts)
+        encode = load_library()
+        ratio, cosine = compare_distinct(encode, embedder, texts[: options.texts], options.rounds)
+        repeated_ratio = compare_repeated(encode, embedder, warehouse, texts[-options.repeated :], options.times)
         embedder.close()
-        house.close()
+        warehouse.close()
     print(f"embedding server / encode: {ratio:.2f} (target {TARGET}); smallest cosine {cosine:.6f}")
-    print(f"embed step / encode every row, {asked.times} x each: {many:.0f} (target {TARGET_REPEATED:.0f} at 50 x)")
-    return int(cosine < LEAST_COSINE)
+    print(
+        f"embed step / encode every row, {options.times} x each: {repeated_ratio:.0f} "
+        f"(target {TARGET_REPEATED:.0f} at 50 x)"
+    )
+    return int(cosine < MIN_COSINE)
 
 
 if __name__ == "__main__":
-    ended_by_signals(main)
+    run_main(main)

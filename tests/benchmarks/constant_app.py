@@ -1,4 +1,4 @@
-"""The yardstick of the reader: the same server, sending a body that is known from the start."""
+"""The baseline for the reader: the same server, sending a constant body."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ _BODY = {"type": "http.response.body", "body": b"x" * int(os.environ.get("CONSTA
 async def app(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Send the constant, whatever was asked."""
+    """Send the constant body for every request."""
     await send(_START)
     await send(_BODY)

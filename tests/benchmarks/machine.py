@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers of their own, the screen, and lines of figures."""
+"""Shared by the benchmarks: temporary servers, timing and output."""
 
 from __future__ import annotations
 
@@ -24,92 +24,94 @@ _INTERRUPTED = 130
 
 
 @contextmanager
-def own_stack(screen: Screen, *servers: str, shards: int = SHARDS) -> Iterator[Stack]:
-    """These servers (all by default) on free ports in a temporary folder; ended and deleted whatever happens."""
-    # PostgreSQL may run as another user, who has to be able to enter: see Stack.
+def temporary_stack(screen: Screen, *servers: str, shards: int = SHARDS) -> Iterator[Stack]:
+    """Start these servers (all by default) on free ports in a temporary folder; stop and delete them on exit."""
+    # Not under a private folder: PostgreSQL may run as another user, who must be able to enter.
     home = Path(tempfile.mkdtemp(prefix="millrace-bench-"))
-    stack = Stack(LocalConfig.with_free_ports(home, environment={"MILLRACE_SHARDS": str(shards)}), screen.said)
+    stack = Stack(
+        LocalConfig.with_free_ports(home, environment={"MILLRACE_SHARDS": str(shards)}), screen.print_stack_message
+    )
     try:
         stack.up(servers or None)
         yield stack
     finally:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        screen.done()
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        screen.end_progress()
         stack.reset()
         shutil.rmtree(home, ignore_errors=True)
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
 
 
-def ended_by_signals(main: Callable[[], int]) -> NoReturn:
-    """Run ``main`` so that Ctrl-C and SIGTERM end what it started; exit with its code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run ``main`` so that it also cleans up after Ctrl-C and SIGTERM; exit with its return value."""
+    signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
         code = main()
     except KeyboardInterrupt:
-        print("interrupted; everything that was started is ended", file=sys.stderr)
+        print("interrupted; everything that was started has been stopped", file=sys.stderr)
         code = _INTERRUPTED
     sys.exit(code)
 
 
-def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+def _raise_interrupt(_: int, __: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def conditions() -> str:
-    """Under what conditions the figures come about, for the first line."""
+def describe_machine() -> str:
+    """Describe the machine and its load, for the first line of output."""
     return f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
 
 
 @dataclass
 class Clock:
-    """Seconds spent inside its contexts, all together."""
+    """Adds up the time spent in its contexts."""
 
     seconds: float = 0.0
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count the time of this block."""
-        began = time.perf_counter()
+    def measure(self) -> Iterator[None]:
+        """Add the duration of this block."""
+        started_at = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - began
+            self.seconds += time.perf_counter() - started_at
 
     def rate(self, rows: int) -> float:
-        """Rows a second."""
+        """Returns the rows per second."""
         return rows / self.seconds if self.seconds else 0.0
 
 
-def show_rate(name: str, rows: int, seconds: float, what: str = "rows") -> None:
-    """One line: how many, how long, how many a second."""
+def print_rate(name: str, rows: int, seconds: float, unit: str = "rows") -> None:
+    """Print one line with the rate, the number of rows and the duration."""
     rate = rows / seconds if seconds else 0.0
-    print(f"{name:34} {rate:11,.0f} {what}/s  ({rows:,} in {seconds:.2f} s)")
+    print(f"{name:34} {rate:11,.0f} {unit}/s  ({rows:,} in {seconds:.2f} s)")
 
 
-def verdict(name: str, value: float, target: float, at_most: bool = False, unit: str = "") -> None:
-    """One line: the figure against its target. A missed target is no failure: it may be the machine's."""
+def print_verdict(name: str, value: float, target: float, at_most: bool = False, unit: str = "") -> None:
+    """Print one line with a result and its target. Missing a target is not a failure: the machine may be slow."""
     reached = value <= target if at_most else value >= target
-    sign = "at most" if at_most else "at least"
-    print(f"{name}: {value:.2f}{unit}, target {sign} {target:g}{unit}: {'reached' if reached else 'MISSED'}")
+    bound = "at most" if at_most else "at least"
+    print(f"{name}: {value:.2f}{unit}, target {bound} {target:g}{unit}: {'reached' if reached else 'MISSED'}")
 
 
 @dataclass
 class Results:
-    """Whether what came out is right; timing never makes it wrong."""
+    """Collects wrong results. Timing is never wrong."""
 
     wrong: int = 0
 
-    def equal(self, name: str, found: int, expected: int) -> None:
-        """Hold a count by what it must be."""
-        if found != expected:
-            self.fail(f"{name}: {found:,} found, {expected:,} expected")
+    def expect_equal(self, name: str, actual: int, expected: int) -> None:
+        """Check a count."""
+        if actual != expected:
+            self.fail(f"{name}: {actual:,}, expected {expected:,}")
 
-    def fail(self, sentence: str) -> None:
-        """Something is wrong."""
+    def fail(self, message: str) -> None:
+        """Print and count a wrong result."""
         self.wrong += 1
-        print(f"WRONG  {sentence}")
+        print(f"WRONG  {message}")
 
     def exit_code(self) -> int:
-        """1 if anything was wrong; says so either way."""
-        print(f"{self.wrong} results are wrong" if self.wrong else "all results are right")
+        """Print a summary. Returns 1 if anything was wrong."""
+        print(f"{self.wrong} results are wrong" if self.wrong else "all results are correct")
         return int(self.wrong > 0)

@@ -1,7 +1,7 @@
-"""The yardsticks of the sinks: each server's own bulk writer, without any promise of ours.
+"""The baselines for the sinks: each server's own bulk write, without any of the sinks' guarantees.
 
-The rows are made ready before the clock starts, so that only the driver and the server are measured. Nothing is
-compared, marked or removed: of two contents of one event the first stays, in Milvus the last.
+Rows are prepared before the clock starts, so that only the driver and the server are measured. Nothing is compared,
+marked or removed: if two versions of one event arrive, the first one stays (in Milvus the last one).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _VECTORS = 5_000
 _RELATIONSHIPS = 2_000
 
 
-class Plain(Protocol):
-    """One server's bulk writer. ``prepare`` makes a batch ready, ``write`` is what is measured."""
+class PlainWriter(Protocol):
+    """One server's bulk writer. Only ``write`` is measured."""
 
     def prepare(self, batch: StagedBatch) -> int:
-        """How many rows ``write`` will write."""
+        """Prepare a batch. Returns the number of rows that ``write`` will write."""
 
     def write(self) -> None: ...
     def count(self) -> int:
-        """How many rows the server holds."""
+        """Returns the number of rows in the server."""
 
     def close(self) -> None: ...
 
@@ -54,12 +54,12 @@ class PlainMongo:
         self._rows: list[dict[str, Any]] = []
 
     def prepare(self, batch: StagedBatch) -> int:
-        """One document an event."""
+        """Prepare one document per event."""
         self._rows = documents(batch.events)
         return len(self._rows)
 
     def write(self) -> None:
-        """Events that an earlier batch had are refused, which is all right."""
+        """Events from an earlier batch are rejected as duplicates, which is fine."""
         for chunk in batched(self._rows, _DOCUMENTS):
             try:
                 self._events.insert_many(chunk, ordered=False)
@@ -68,7 +68,7 @@ class PlainMongo:
                     raise
 
     def count(self) -> int:
-        """How many documents there are."""
+        """Returns the number of documents."""
         return self._events.count_documents({})
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class PlainMongo:
 
 
 class PlainMilvus:
-    """``upsert`` into a collection like the sink's own, rows of one partition at a time."""
+    """``upsert`` into a collection like the sink's, one partition at a time."""
 
     def __init__(self, settings: Settings) -> None:
         milvus, generation, shards = settings.milvus, settings.embed.generation, settings.pipeline.shards
@@ -91,7 +91,7 @@ class PlainMilvus:
         self._rows: list[dict[str, Any]] = []
 
     def prepare(self, batch: StagedBatch) -> int:
-        """One row an event with a text; all users of a batch are of its shard, and so of one partition."""
+        """Prepare one row per event with a text. All users of a batch are in its shard, and so in one partition."""
         self._partition = self._partitions[batch.ref.shard]
         vectors = dict(zip(batch.text_hashes, batch.vectors, strict=True))
         columns = ["event_id", "user_id", "version", "digest", "text_hash"]
@@ -111,16 +111,16 @@ class PlainMilvus:
         return len(self._rows)
 
     def write(self) -> None:
-        """In requests of the sink's size."""
+        """Write with the sink's request size."""
         for chunk in batched(self._rows, _VECTORS):
             self._client.upsert(self._name, list(chunk), partition_name=self._partition)
 
     def count(self) -> int:
-        """How many rows there are."""
-        found = self._client.query(
+        """Returns the number of rows."""
+        rows = self._client.query(
             self._name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=60
         )
-        return int(found[0]["count(*)"])
+        return int(rows[0]["count(*)"])
 
     def close(self) -> None:
         """Close the connection."""
@@ -133,7 +133,7 @@ _CONSTRAINTS = (
     "CREATE CONSTRAINT plain_campaign IF NOT EXISTS FOR (n:PlainCampaign) REQUIRE n.id IS UNIQUE",
     "CREATE CONSTRAINT plain_engaged IF NOT EXISTS FOR ()-[r:PLAIN_ENGAGED]-() REQUIRE r.event_id IS UNIQUE",
 )
-_MERGE = """
+_MERGE_EVENTS = """
 UNWIND $rows AS row
 MERGE (user:PlainUser {id: row.user})
 MERGE (item:PlainItem {id: row.item})
@@ -141,7 +141,7 @@ MERGE (user)-[engaged:PLAIN_ENGAGED {event_id: row.event_id}]->(item)
 ON CREATE SET engaged.kind = row.kind, engaged.at = row.at, engaged.weight = row.weight,
               engaged.version = row.version, engaged.digest = row.digest
 """
-_MERGE_IN = """
+_MERGE_CAMPAIGNS = """
 UNWIND $rows AS row
 MERGE (item:PlainItem {id: row.item})
 MERGE (campaign:PlainCampaign {id: row.campaign})
@@ -150,7 +150,7 @@ MERGE (item)-[:PLAIN_IN]->(campaign)
 
 
 class PlainNeo4j:
-    """``UNWIND ... MERGE`` with uniqueness constraints, on labels of its own: this edition has one database."""
+    """``UNWIND ... MERGE`` with uniqueness constraints, on its own labels: this edition has only one database."""
 
     def __init__(self, settings: Neo4jSettings) -> None:
         self._driver = neo4j.GraphDatabase.driver(settings.uri, auth=(settings.user, settings.password))
@@ -162,34 +162,34 @@ class PlainNeo4j:
                 session.run(constraint).consume()
 
     def prepare(self, batch: StagedBatch) -> int:
-        """One relationship an event with an item, and the pairs of items and campaigns."""
+        """Prepare one relationship per event with an item, and the pairs of items and campaigns."""
         names = ["event_id", "user_id", "item_id", "campaign_id", "kind", "version", "digest"]
         times = batch.events["occurred_at"].cast(pa.int64()).to_pylist()
-        found = zip(batch.events.select(names).to_pylist(), times, strict=True)
-        rows = [(row, at) for row, at in found if row["item_id"] is not None]
-        self._rows = [_relationship(row, at) for row, at in rows]
+        events = zip(batch.events.select(names).to_pylist(), times, strict=True)
+        rows = [(row, at) for row, at in events if row["item_id"] is not None]
+        self._rows = [_make_relationship(row, at) for row, at in rows]
         pairs = {(row["item_id"], row["campaign_id"]) for row, _ in rows if row["campaign_id"] is not None}
         self._pairs = [{"item": item, "campaign": campaign} for item, campaign in sorted(pairs)]
         return len(self._rows)
 
     def write(self) -> None:
-        """Relationships first, then the pairs."""
+        """Write the relationships, then the pairs."""
         with self._driver.session(database=self._database) as session:
-            for query, rows in ((_MERGE, self._rows), (_MERGE_IN, self._pairs)):
+            for query, rows in ((_MERGE_EVENTS, self._rows), (_MERGE_CAMPAIGNS, self._pairs)):
                 for chunk in batched(rows, _RELATIONSHIPS):
-                    session.execute_write(_consume, query, list(chunk))
+                    session.execute_write(_run_query, query, list(chunk))
 
     def count(self) -> int:
-        """How many relationships there are."""
-        records, _, _ = self._driver.execute_query("MATCH ()-[r:PLAIN_ENGAGED]->() RETURN count(r) AS found")
-        return int(records[0]["found"])
+        """Returns the number of relationships."""
+        records, _, _ = self._driver.execute_query("MATCH ()-[r:PLAIN_ENGAGED]->() RETURN count(r) AS n")
+        return int(records[0]["n"])
 
     def close(self) -> None:
         """Close the connections."""
         self._driver.close()
 
 
-def _relationship(row: Mapping[str, Any], at: int) -> dict[str, Any]:
+def _make_relationship(row: Mapping[str, Any], at: int) -> dict[str, Any]:
     return {
         "event_id": row["event_id"],
         "user": row["user_id"],
@@ -202,12 +202,12 @@ def _relationship(row: Mapping[str, Any], at: int) -> dict[str, Any]:
     }
 
 
-def _consume(transaction: neo4j.ManagedTransaction, query: str, rows: Sequence[Any]) -> None:
+def _run_query(transaction: neo4j.ManagedTransaction, query: str, rows: Sequence[Any]) -> None:
     transaction.run(query, rows=rows).consume()
 
 
-def empty_graph(settings: Neo4jSettings) -> None:
-    """Delete every node and relationship; the constraints stay."""
+def delete_graph(settings: Neo4jSettings) -> None:
+    """Delete every node and relationship, but not the constraints."""
     with (
         neo4j.GraphDatabase.driver(settings.uri, auth=(settings.user, settings.password)) as driver,
         driver.session(database=settings.database) as session,
@@ -220,26 +220,26 @@ _COLUMNS = (
     *("user_id", "message_id", "event_id", "kind", "occurred_at", "text", "text_hash", "item_id", "campaign_id"),
     *("value", "version", "digest", "extra"),
 )
-_LIST = ", ".join(_COLUMNS)
+_COLUMN_LIST = ", ".join(_COLUMNS)
 _INSERT = f"""
-INSERT INTO plain_events ({_LIST}, hour, first_batch)
-SELECT {_LIST}, date_trunc('hour', occurred_at, 'UTC'), '' FROM coming
+INSERT INTO plain_events ({_COLUMN_LIST}, hour, first_batch)
+SELECT {_COLUMN_LIST}, date_trunc('hour', occurred_at, 'UTC'), '' FROM incoming
 ON CONFLICT (user_id, message_id) DO NOTHING
 """
 
 
 class PlainWarehouse:
-    """``COPY`` into a temporary table and ``INSERT ... ON CONFLICT``, into a table like the sink's own."""
+    """``COPY`` into a temporary table, then ``INSERT ... ON CONFLICT`` into a table like the sink's."""
 
     def __init__(self, settings: WarehouseSettings) -> None:
-        house = Warehouse(settings)
-        house.database.run("CREATE TABLE IF NOT EXISTS plain_events (LIKE events INCLUDING ALL)")
-        house.close()
+        warehouse = Warehouse(settings)
+        warehouse.database.execute("CREATE TABLE IF NOT EXISTS plain_events (LIKE events INCLUDING ALL)")
+        warehouse.close()
         self._connection = psycopg2.connect(settings.dsn)
         self._rows = io.BytesIO()
 
     def prepare(self, batch: StagedBatch) -> int:
-        """One line of CSV an event."""
+        """Prepare one line of CSV per event."""
         self._rows = io.BytesIO()
         options = arrow_csv.WriteOptions(include_header=False, quoting_style="needed")
         arrow_csv.write_csv(batch.events.select(list(_COLUMNS)), self._rows, options)
@@ -247,25 +247,27 @@ class PlainWarehouse:
         return int(batch.events.num_rows)
 
     def write(self) -> None:
-        """One transaction a batch."""
+        """Write the batch in one transaction."""
         with self._connection, self._connection.cursor() as cursor:
-            cursor.execute(f"CREATE TEMP TABLE coming ON COMMIT DROP AS SELECT {_LIST} FROM plain_events LIMIT 0")
-            cursor.copy_expert(f"COPY coming ({_LIST}) FROM STDIN WITH (FORMAT csv)", self._rows)
+            cursor.execute(
+                f"CREATE TEMP TABLE incoming ON COMMIT DROP AS SELECT {_COLUMN_LIST} FROM plain_events LIMIT 0"
+            )
+            cursor.copy_expert(f"COPY incoming ({_COLUMN_LIST}) FROM STDIN WITH (FORMAT csv)", self._rows)
             cursor.execute(_INSERT)
 
     def count(self) -> int:
-        """How many rows there are."""
+        """Returns the number of rows."""
         with self._connection, self._connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM plain_events")
             return int(cursor.fetchone()[0])
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._connection.close()
 
 
-def plain_writer(name: str, settings: Settings) -> Plain:
-    """The bulk writer of that server."""
+def open_plain_writer(name: str, settings: Settings) -> PlainWriter:
+    """Open the bulk writer of this server."""
     match name:
         case "mongo":
             return PlainMongo(settings.mongo)
@@ -277,8 +279,8 @@ def plain_writer(name: str, settings: Settings) -> Plain:
             return PlainWarehouse(settings.warehouse)
 
 
-def needed(name: str, events: pa.Table) -> set[str]:
-    """The ids of the events that the store of that name is for."""
+def expected_ids(name: str, events: pa.Table) -> set[str]:
+    """Returns the ids of the events that belong in this store."""
     column = {"milvus": "text", "neo4j": "item_id"}.get(name)
-    wanted = events if column is None else events.filter(events[column].is_valid())
-    return set(wanted["event_id"].to_pylist())
+    matching = events if column is None else events.filter(events[column].is_valid())
+    return set(matching["event_id"].to_pylist())

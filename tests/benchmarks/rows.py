@@ -1,4 +1,4 @@
-"""What the benchmarks work on: real events where they are beside the project, else those of a made-up shop."""
+"""The input of the benchmarks: the retail events if the file exists next to the project, otherwise a made-up shop."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from include.domain.event import Event, InvalidEventError, decode
 from stack.config import PROJECT
 
 RETAIL = PROJECT.parent / "shared" / "data" / "online-retail" / "events.jsonl.gz"
-#: The shop's newest event: any moment will do, and a fixed one makes every run alike.
-_MOMENT = datetime(2026, 11, 1, tzinfo=UTC)
+#: The time of the shop's newest event. It is fixed so that every run has the same input.
+_SHOP_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def label() -> str:
-    """Which events are used here."""
+    """Returns the name of the input."""
     return "online-retail" if RETAIL.exists() else "the made-up shop"
 
 
 def lines(count: int) -> list[bytes]:
-    """The first ``count`` lines."""
+    """Returns the first ``count`` lines."""
     if RETAIL.exists():
         with gzip.open(RETAIL) as file:
             return [line.rstrip(b"\n") for line in islice(file, count)]
     users = max(1, count // 10)
-    return list(Shop(users=users, events=count, distinct_texts=min(20_000, count)).lines(_MOMENT))
+    return list(Shop(users=users, events=count, distinct_texts=min(20_000, count)).lines(_SHOP_TIME))
 
 
-def events(found: Iterable[bytes]) -> Iterator[Event]:
-    """Those lines that are events."""
-    for line in found:
+def events(lines: Iterable[bytes]) -> Iterator[Event]:
+    """Decode the lines, skipping those that are not valid events."""
+    for line in lines:
         try:
             yield decode(line)
         except InvalidEventError:
@@ -40,7 +40,7 @@ def events(found: Iterable[bytes]) -> Iterator[Event]:
 
 
 def texts(count: int) -> list[str]:
-    """The first ``count`` distinct texts, or all there are in half a million lines."""
+    """Returns the first ``count`` distinct texts, or fewer if the input has fewer."""
     seen: dict[str, None] = {}
     for event in events(lines(500_000 if RETAIL.exists() else 20 * count)):
         if event.text is not None:

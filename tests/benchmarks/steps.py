@@ -1,4 +1,4 @@
-"""The pipeline's steps as Airflow's tasks run them: each store in a process of its own, adapters opened anew."""
+"""The pipeline steps as Airflow's tasks run them: each store in its own process, with adapters opened every time."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from include.settings import Settings
 from include.sinks.neo4j import Neo4jSink
 from stack.credentials import load_or_create
 from stack.stack import Stack
-from tests.benchmarks.plain import NAMES, Plain, plain_writer
+from tests.benchmarks.plain import NAMES, PlainWriter, open_plain_writer
 
 _MODEL = "bench"
 
 
-def settings_of(stack: Stack, topic: str, batch: int) -> Settings:
-    """The stack's servers, with a generation that no embedding server makes: its vectors are random."""
-    found = Settings.from_environment(stack.environment())
+def build_settings(stack: Stack, topic: str, batch_size: int) -> Settings:
+    """Build settings for the stack's servers, with a generation of random vectors that needs no embedding server."""
+    settings = Settings.from_environment(stack.environment())
     return replace(
-        found,
-        kafka=replace(found.kafka, topic=topic, dead_letter_topic=f"{topic}.dead-letters", group=topic),
-        embed=replace(found.embed, model=_MODEL),
-        pipeline=replace(found.pipeline, batch_size=batch, as_of="newest_event", active_days=None),
+        settings,
+        kafka=replace(settings.kafka, topic=topic, dead_letter_topic=f"{topic}.dead-letters", group=topic),
+        embed=replace(settings.embed, model=_MODEL),
+        pipeline=replace(settings.pipeline, batch_size=batch_size, as_of="newest_event", active_days=None),
     )
 
 
-def place(stack: Stack, settings: Settings, name: str) -> Settings:
-    """Stores of this name, all empty. Neo4j has one database: it must be emptied between two places."""
+def create_stores(stack: Stack, settings: Settings, name: str) -> Settings:
+    """Create empty stores with this name. Neo4j has only one database, so delete its graph in between."""
     admin = load_or_create(stack.config.home).postgres_admin
     connection = psycopg2.connect(f"postgresql://admin:{admin}@{stack.config.address('postgres')}/postgres")
     connection.autocommit = True
@@ -60,8 +60,8 @@ def place(stack: Stack, settings: Settings, name: str) -> Settings:
     )
 
 
-def plain_place(settings: Settings) -> Settings:
-    """Beside a place, stores for the plain writers: other files, and another table of the same warehouse."""
+def plain_stores(settings: Settings) -> Settings:
+    """Returns settings for the plain writers' stores: other files, and another table in the same warehouse."""
     name = f"plain_{settings.mongo.database}"
     return replace(
         settings,
@@ -72,7 +72,7 @@ def plain_place(settings: Settings) -> Settings:
 
 
 def open_sink(name: str, settings: Settings) -> Any:
-    """The sink of that name; whoever opens it closes it."""
+    """Open the sink with this name; the caller closes it."""
     match name:
         case "mongo":
             return bootstrap.mongo_sink(settings.mongo)
@@ -84,161 +84,161 @@ def open_sink(name: str, settings: Settings) -> Any:
             return bootstrap.warehouse_sink(settings.warehouse)
 
 
-def count_of(name: str, settings: Settings) -> int:
-    """How many events that store holds."""
+def count_events(name: str, settings: Settings) -> int:
+    """Returns the number of events in this store."""
     with bootstrap.opened(open_sink(name, settings)) as (sink,):
-        found: int = sink.count()
-        return found
+        count: int = sink.count()
+        return count
 
 
-def staged(settings: Settings, ref: BatchRef) -> StagedBatch:
-    """A batch from its files."""
+def read_batch(settings: Settings, ref: BatchRef) -> StagedBatch:
+    """Read a staged batch from its files."""
     files = bootstrap.files(settings.pipeline)
     hashes, vectors = vectors_of(files.read(vectors_file(ref)))
     return StagedBatch(ref, files.read(events_file(ref)), hashes, vectors)
 
 
 @dataclass(frozen=True)
-class KnownVectors:
-    """In place of the embedder: every text has its vector already, a random one."""
+class NoEmbedder:
+    """Replaces the embedder when every text already has a vector."""
 
     generation: Generation
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Never needed."""
-        raise RuntimeError(f"{len(texts)} texts have no vector, for instance {texts[0]!r}")
+        """Never called."""
+        raise RuntimeError(f"{len(texts)} texts have no vector, for example {texts[0]!r}")
 
 
-def give_vectors(settings: Settings, texts: Sequence[str]) -> None:
-    """A random vector of length one for each text, into the warehouse."""
+def store_random_vectors(settings: Settings, texts: Sequence[str]) -> None:
+    """Store a random unit vector for each text in the warehouse."""
     generation = settings.embed.generation
     vectors = np.random.default_rng(20260).standard_normal((len(texts), generation.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with bootstrap.opened(bootstrap.warehouse(settings.warehouse)) as (house,):
+    with bootstrap.opened(bootstrap.warehouse(settings.warehouse)) as (warehouse,):
         for start in range(0, len(texts), 5_000):
             chunk = texts[start : start + 5_000]
-            house.text_vectors.put(generation, [text_hash(text) for text in chunk], vectors[start : start + 5_000])
+            warehouse.text_vectors.put(generation, [text_hash(text) for text in chunk], vectors[start : start + 5_000])
 
 
 @dataclass
-class Pair:
-    """The same rows by our sink and by the server's own writer: seconds of each."""
+class SinkTiming:
+    """The seconds that the sink and the plain writer took for the same rows."""
 
     rows: int = 0
-    own: float = 0.0
-    plain: float = 0.0
+    sink_s: float = 0.0
+    plain_s: float = 0.0
     batches: int = field(default=0, repr=False)
 
-    def compare(self, step: Callable[[], int], writer: Plain, batch: StagedBatch) -> bool:
-        """One batch each way, taking turns in who comes first; whether both took as many rows."""
+    def compare(self, step: Callable[[], int], writer: PlainWriter, batch: StagedBatch) -> bool:
+        """Write one batch with each, alternating which one goes first. Returns whether both wrote as many rows."""
         expected = writer.prepare(batch)
-        taken = expected
-        for own in (self.batches % 2 == 0, self.batches % 2 == 1):
-            began = time.perf_counter()
-            if own:
-                taken = step()
-                self.own += time.perf_counter() - began
+        written = expected
+        for is_sink in (self.batches % 2 == 0, self.batches % 2 == 1):
+            started_at = time.perf_counter()
+            if is_sink:
+                written = step()
+                self.sink_s += time.perf_counter() - started_at
             else:
                 writer.write()
-                self.plain += time.perf_counter() - began
+                self.plain_s += time.perf_counter() - started_at
         self.batches += 1
-        self.rows += taken
-        return taken == expected
+        self.rows += written
+        return written == expected
 
     @property
     def ratio(self) -> float:
-        """Our rows a second by the server's."""
-        return self.plain / self.own if self.own else 0.0
+        """Returns the sink's rate relative to the plain writer's."""
+        return self.plain_s / self.sink_s if self.sink_s else 0.0
 
 
-def sink_step(settings: Settings, sink: Sink, ref: BatchRef) -> Callable[[], int]:
-    """The upsert step of one batch, its files included."""
+def make_upsert_step(settings: Settings, sink: Sink, ref: BatchRef) -> Callable[[], int]:
+    """Returns the upsert step of one batch, including reading its files."""
     return lambda: upsert(ref, bootstrap.files(settings.pipeline), sink)
 
 
 class Workers:
-    """One process a store, warm, as Airflow's workers are after ``plugins/preload.py``."""
+    """One process per store with everything imported, like Airflow's workers after ``plugins/preload.py``."""
 
     def __init__(self) -> None:
         context = get_context("spawn")
-        self._pools = {name: ProcessPoolExecutor(1, context, initializer=_quiet) for name in NAMES}
-        self.each(_warm)
+        self._pools = {name: ProcessPoolExecutor(1, context, initializer=_ignore_interrupts) for name in NAMES}
+        self.run_all(_import_sinks)
 
-    def each(self, task: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """``task(name, *arguments)`` for every store side by side; what each returned, once all have."""
+    def run_all(self, task: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Run ``task(name, *arguments)`` for every store in parallel. Returns the results by store."""
         futures = {name: pool.submit(task, name, *arguments) for name, pool in self._pools.items()}
         return {name: future.result() for name, future in futures.items()}
 
     def close(self) -> None:
-        """End the processes after what they are at."""
+        """Stop the processes once they have finished their current task."""
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
-def workers() -> Iterator[Workers]:
-    """A process a store, ended at the end."""
-    made = Workers()
+def start_workers() -> Iterator[Workers]:
+    """Start one process per store and stop them on exit."""
+    workers = Workers()
     try:
-        yield made
+        yield workers
     finally:
-        made.close()
+        workers.close()
 
 
-def _quiet() -> None:
-    """Ctrl-C is for the parent, which ends us."""
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent, which stops this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _warm(_: str) -> None:
-    """Import what the tasks need."""
+def _import_sinks(_: str) -> None:
+    """Import everything that the tasks need."""
     for store in NAMES:
         import_module(f"include.sinks.{store}")
 
 
-def make_ready(name: str, settings: Settings) -> None:
-    """Let the sink make its tables, constraints and collections."""
+def create_schema(name: str, settings: Settings) -> None:
+    """Let the sink create its tables, constraints and collections."""
     with bootstrap.opened(open_sink(name, settings)) as (sink,):
         sink.count()
         if isinstance(sink, Neo4jSink):
             sink.prepare()
 
 
-def copy_batch(settings: Settings, to: Settings, ref: BatchRef) -> None:
-    """Keep a batch's files elsewhere: the commit deletes them."""
-    source, target = bootstrap.files(settings.pipeline), bootstrap.files(to.pipeline)
+def copy_batch(settings: Settings, destination: Settings, ref: BatchRef) -> None:
+    """Copy the files of a batch, because the commit deletes them."""
+    source, target = bootstrap.files(settings.pipeline), bootstrap.files(destination.pipeline)
     for name in (events_file(ref), vectors_file(ref)):
         target.write(name, source.read(name))
 
 
 def upsert_batch(name: str, settings: Settings, ref: BatchRef) -> float:
-    """The task ``upsert_*``; its seconds."""
-    began = time.perf_counter()
+    """Run the task ``upsert_*``. Returns its duration in seconds."""
+    started_at = time.perf_counter()
     with bootstrap.opened(open_sink(name, settings)) as (sink,):
         upsert(ref, bootstrap.files(settings.pipeline), sink)
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
-_WRITERS: dict[str, Plain] = {}
+_WRITERS: dict[str, PlainWriter] = {}
 
 
 def prepare_plain(name: str, settings: Settings, ref: BatchRef) -> int:
-    """Make a batch ready for the plain writer of this process."""
+    """Prepare a batch for the plain writer of this process. Returns the number of rows."""
     if name not in _WRITERS:
-        _WRITERS[name] = plain_writer(name, settings)
-    return _WRITERS[name].prepare(staged(settings, ref))
+        _WRITERS[name] = open_plain_writer(name, settings)
+    return _WRITERS[name].prepare(read_batch(settings, ref))
 
 
 def write_plain(name: str) -> float:
-    """Write what was prepared; its seconds."""
-    began = time.perf_counter()
+    """Write the prepared batch. Returns the duration in seconds."""
+    started_at = time.perf_counter()
     _WRITERS[name].write()
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def close_plain(name: str) -> int:
-    """Close the plain writer; how many rows its server holds."""
+    """Close the plain writer. Returns the number of rows in its server."""
     writer = _WRITERS.pop(name)
-    found = writer.count()
+    count = writer.count()
     writer.close()
-    return found
+    return count
