@@ -24,6 +24,8 @@ REQUIREMENTS = PROJECT / "requirements.txt"
 _QUIET_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 #: uv's lines for single packages: there are hundreds.
 _PACKAGE_LINE = re.compile(r" [-+~] ")
+#: What uv and pip put before an error message.
+_ERROR_PREFIX = re.compile(r"^(error|cause|caused by): +", re.IGNORECASE)
 
 
 class InstallationError(Exception):
@@ -130,7 +132,7 @@ def _run(command: list[str], environment: dict[str, str]) -> str | None:
                 _report(f"  {line.rstrip()}")
     if process.returncode == 0:
         return None
-    return last[0] if last else f"exit status {process.returncode}"
+    return _ERROR_PREFIX.sub("", last[0]) if last else f"exit status {process.returncode}"
 
 
 def _report(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dag_factories import connections
+from dag_factories.connections import AirflowSettings
 from include.settings import EnvironmentSettings
 from tests.compose import expand, generate_environment
 
@@ -16,10 +16,6 @@ def test_tasks_and_command_line_use_the_same_servers(monkeypatch: pytest.MonkeyP
         if name.startswith(("AIRFLOW_CONN_", "MILLRACE_")):
             monkeypatch.setenv(name, str(value))
     from_shell = EnvironmentSettings({name: str(value) for name, value in services["cli"]["environment"].items()})
-    assert connections.kafka() == from_shell.kafka
-    assert connections.mongo() == from_shell.mongo
-    assert connections.milvus() == from_shell.milvus
-    assert connections.neo4j() == from_shell.neo4j
-    assert connections.warehouse() == from_shell.warehouse
-    assert connections.redis() == from_shell.redis
-    assert connections.embed() == from_shell.embed
+    from_airflow = AirflowSettings()
+    for section in ("kafka", "mongo", "milvus", "neo4j", "warehouse", "redis", "embed"):
+        assert getattr(from_airflow, section) == getattr(from_shell, section), section
