@@ -1,4 +1,4 @@
-"""``python -m demo``: see ``demo/cli.py``."""
+"""The command behind ``make demo``."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from include.errors import ConfigurationError, MillraceError
 from stack.config import PROJECT, LocalConfig, display_path
 from stack.stack import Stack
 
-#: After an installation, the Makefile writes its duration to this file.
+#: scripts/install.py writes the duration of an installation to this file.
 _INSTALLED = PROJECT / ".venv" / ".installed"
 _JUST_NOW_S = 15.0
 _INTERRUPTED = 130

@@ -119,7 +119,7 @@ class Demo:
         counts = summary.expected
         self._screen.print(
             f"{source.label}: {counts.delivered:,} lines, {counts.unique_valid:,} events of {counts.lists:,} users, "
-            f"{counts.duplicates:,} duplicates, {sum(counts.dead_letters.values()):,} not valid events"
+            f"{counts.duplicates:,} duplicates, {sum(counts.dead_letters.values()):,} invalid lines"
         )
         return source, summary
 

@@ -21,7 +21,7 @@ from stack.supervise import Supervisor
 
 _POLL_INTERVAL_S = 3.0
 _LOG_LINES = 40
-#: The supervisor's state for a server that it no longer tries to restart.
+#: The supervisor's state for a server that it has given up restarting.
 _GAVE_UP = "FATAL"
 
 
@@ -127,11 +127,11 @@ def _check_servers(config: LocalConfig) -> None:
     except OSError:
         return
     if not states:
-        raise ServerError(f"the supervisor is not running any more. {log_hint(config.log('supervisord'))}")
+        raise ServerError(f"the supervisor has stopped. {log_hint(config.log('supervisord'))}")
     for state in states.values():
         if state.state == _GAVE_UP:
             raise ServerError(
-                f"{state.name} keeps failing and is not restarted any more: check its log, then run the demo again. "
+                f"{state.name} keeps failing and will not be restarted: check its log, then run the demo again. "
                 f"{log_hint(config.log(state.name))}"
             )
 

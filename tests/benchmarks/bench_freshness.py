@@ -84,7 +84,7 @@ class FreshnessTest:
         self._publisher.send(route.shard, route.key, line)
         self._publisher.flush()
         self._wait(
-            f"the new list of {user} after event {number}",
+            f"the new list of {user} is in Redis after event {number}",
             lambda: self._has_new_list(user, published_at, item),
             _LIST_POLL_S,
         )

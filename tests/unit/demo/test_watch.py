@@ -67,7 +67,7 @@ def test_a_running_aggregation_delays_the_end() -> None:
 
 
 def test_later_runs_do_not_delay_the_end() -> None:
-    """Once everything is aggregated, runs that find nothing to do do not matter."""
+    """Once everything is aggregated, later runs with nothing to do are ignored."""
     idle_run = replace(AGGREGATED, quiesced_at=at(38), runs=(run(AGGREGATE, "running", 37), *AGGREGATED.runs))
     assert (
         evaluate((33, AGGREGATED), (39, idle_run), (42, replace(DONE, quiesced_at=at(38))))[-1].verdict is Verdict.DONE
