@@ -18,29 +18,29 @@ SHARDS = 4
 
 
 def vector_of(text: str) -> np.ndarray:
-    """A vector of length one that only this text has."""
+    """A vector of length one, different for every text."""
     seed = int(text_hash(text)[:8], 16)
     vector = np.random.default_rng(seed).standard_normal(GENERATION.dimension).astype(np.float32)
     return np.asarray(vector / np.linalg.norm(vector))
 
 
 def batch_of(events: Sequence[Event], *, replaces: bool = False) -> StagedBatch:
-    """The events, each identity once, as staging leaves them; ``replaces`` as Standing would say of all of them."""
+    """The events as staging writes them. ``replaces`` is the answer of StoredVersions for all of them."""
     table = events_table([(record(offset), event) for offset, event in enumerate(events)])
     column = EVENT_SCHEMA.get_field_index("replaces")
-    marked = table.set_column(column, EVENT_SCHEMA.field("replaces"), pa.array([replaces] * len(events), pa.bool_()))
+    table = table.set_column(column, EVENT_SCHEMA.field("replaces"), pa.array([replaces] * len(events), pa.bool_()))
     texts = sorted({event.text for event in events if event.text is not None})
     vectors = (
         np.stack([vector_of(text) for text in texts]) if texts else np.empty((0, GENERATION.dimension), np.float32)
     )
-    return StagedBatch(BatchRef("events", 0, 0, len(events)), marked, tuple(map(text_hash, texts)), vectors)
+    return StagedBatch(BatchRef("events", 0, 0, len(events)), table, tuple(map(text_hash, texts)), vectors)
 
 
 def newest(contents: Iterable[Event]) -> dict[str, Event]:
-    """What must stand of these contents, by event id."""
-    standing: dict[str, Event] = {}
+    """The version that a store must have of each event, by event id, once it has seen all of ``contents``."""
+    newest: dict[str, Event] = {}
     for event in contents:
-        known = standing.get(event.event_id)
-        if known is None or event.precedence > known.precedence:
-            standing[event.event_id] = event
-    return standing
+        other = newest.get(event.event_id)
+        if other is None or event.precedence > other.precedence:
+            newest[event.event_id] = event
+    return newest

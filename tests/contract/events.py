@@ -9,11 +9,11 @@ from include.domain.event import Event
 
 
 def event(**changes: Any) -> Event:
-    """A purchase of item i by user u in the first millisecond of 1970, with these fields changed."""
+    """A purchase of item i by user u at the start of 1970, with these fields changed."""
     fields = {"user_id": "u", "message_id": "m", "kind": "purchase", "occurred_at": 0, "item_id": "i"}
     return Event(**{**fields, **changes})
 
 
 def record(offset: int, value: bytes | None = None) -> Record:
-    """The message that an event came in."""
+    """The Kafka message of an event."""
     return Record(shard=0, offset=offset, published_at=0, key=None, value=value)

@@ -1,4 +1,4 @@
-"""The DeadLetters port, in memory and on Kafka, and reading them back."""
+"""The DeadLetters port in memory and on Kafka, and reading dead letters back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from include.settings import KafkaSettings
 
 
 class Letters(Protocol):
-    """The port, and what a person reads afterwards."""
+    """The port, and the reader that operators use."""
 
     def put(self, letters: Sequence[DeadLetter]) -> None: ...
     def read(self) -> Iterator[DeadLetter]: ...
@@ -25,7 +25,7 @@ class Letters(Protocol):
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.servers("kafka"))])
 def letters(request: pytest.FixtureRequest) -> Iterator[Letters]:
-    """No dead letters yet."""
+    """A port without any dead letters."""
     if request.param == "memory":
         from include.sources.memory import MemoryDeadLetters
 
@@ -36,8 +36,8 @@ def letters(request: pytest.FixtureRequest) -> Iterator[Letters]:
 
         settings: KafkaSettings = request.getfixturevalue("kafka_settings")
         ensure_topics(settings, 2)
-        with closing(KafkaDeadLetters(settings)) as real:
-            yield real
+        with closing(KafkaDeadLetters(settings)) as kafka_letters:
+            yield kafka_letters
 
 
 def _letter(offset: int, value: bytes | None, key: bytes | None = b"u", shard: int = 0) -> DeadLetter:
@@ -48,43 +48,49 @@ def _read(letters: Letters) -> list[DeadLetter]:
     return sorted(letters.read(), key=lambda letter: (letter.record.shard, letter.record.offset))
 
 
-def test_letters_keep_the_original_bytes(letters: Letters) -> None:
-    """Reason, place, time, key and value come back as they were; null stays null, and nothing is nothing."""
+def test_letters_preserve_the_original_bytes(letters: Letters) -> None:
+    """Reason, origin, time, key and value are read unchanged; null stays null; an empty call writes nothing."""
     letters.put([])
     assert _read(letters) == []
-    put = [_letter(0, b"{"), _letter(1, None), _letter(2, b""), _letter(3, b"\xff\x00", key=None), _letter(4, b"", b"")]
-    letters.put(put)
-    assert _read(letters) == put
+    written = [
+        _letter(0, b"{"),
+        _letter(1, None),
+        _letter(2, b""),
+        _letter(3, b"\xff\x00", key=None),
+        _letter(4, b"", b""),
+    ]
+    letters.put(written)
+    assert _read(letters) == written
 
 
 def test_a_letter_put_twice_is_read_once(letters: Letters) -> None:
-    """A task that runs again writes its letters again; the origin tells that they are the same."""
-    put = [_letter(n, b"x", shard=n % 3) for n in range(20)]
-    letters.put(put)
-    letters.put(put)
-    assert sorted(letter.origin for letter in letters.read()) == sorted(letter.origin for letter in put)
+    """A retried task writes its letters again; their origin identifies them as duplicates."""
+    written = [_letter(n, b"x", shard=n % 3) for n in range(20)]
+    letters.put(written)
+    letters.put(written)
+    assert sorted(letter.origin for letter in letters.read()) == sorted(letter.origin for letter in written)
 
 
-def test_letters_of_one_offset_in_two_shards_are_two(letters: Letters) -> None:
-    """The origin is topic, partition and offset."""
+def test_letters_with_the_same_offset_in_two_shards_are_distinct(letters: Letters) -> None:
+    """The origin consists of topic, partition and offset."""
     letters.put([_letter(7, b"a", shard=0), _letter(7, b"b", shard=1)])
     assert [letter.record.value for letter in _read(letters)] == [b"a", b"b"]
 
 
-def test_the_longest_message_fits_into_a_letter(letters: Letters) -> None:
-    """The broker takes messages up to its limit; the letter about one is longer than it, and must be taken too."""
+def test_the_longest_message_fits_in_a_letter(letters: Letters) -> None:
+    """A letter is longer than its message, so its topic must accept more than the broker's default limit."""
     longest = _letter(0, os.urandom(1_048_000))
     letters.put([longest])
     assert _read(letters) == [longest]
 
 
-def test_kafka_away_is_transient() -> None:
-    """An outage is never a lost letter: the batch stops, within a bounded time."""
+def test_an_unavailable_kafka_is_transient() -> None:
+    """An outage never loses a letter: the batch fails within a bounded time."""
     from include.sources.kafka import KafkaDeadLetters
 
     settings = KafkaSettings("127.0.0.1:1", options={"delivery.timeout.ms": "3000"})
     with closing(KafkaDeadLetters(settings)) as letters:
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(TransientError, match="1 of 1"):
             letters.put([_letter(0, b"x")])
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - started < 10

@@ -1,4 +1,4 @@
-"""What only a real Kafka can show: topics, transactions, acknowledgements, lag."""
+"""Behaviour that only a real Kafka can show: topics, transactions, acknowledgements, lag."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
+from include.domain.offsets import PartitionLag
 from include.errors import ConfigurationError, OffsetsGoneError, PermanentError
 from include.settings import KafkaSettings
 from include.sources.kafka import KafkaSource
-from include.sources.kafka_lag import LagReader, PartitionLag
+from include.sources.kafka_lag import LagReader
 from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
 
@@ -26,7 +27,7 @@ SHARDS = 3
 
 @pytest.fixture
 def settings(kafka_settings: KafkaSettings) -> KafkaSettings:
-    """The topics are there."""
+    """Settings whose topics exist."""
     ensure_topics(kafka_settings, SHARDS)
     return kafka_settings
 
@@ -63,26 +64,26 @@ def _transaction(settings: KafkaSettings, *values: bytes, commits: bool) -> None
     producer.close()
 
 
-def _wait_for_marks(source: KafkaSource, end: int) -> None:
-    """A transaction is over for its producer before its mark is in every partition."""
+def _wait_for_markers(source: KafkaSource, end: int) -> None:
+    """Wait until the partition ends at ``end``: a producer's commit may return before its marker is written."""
     deadline = time.monotonic() + 30
     while source.offsets(0).high < end and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def test_topics_are_made_once_and_checked(settings: KafkaSettings, source: KafkaSource) -> None:
-    """To make them again is nothing; another number of partitions would move users, and is refused."""
+def test_topics_are_created_once_and_then_checked(settings: KafkaSettings, source: KafkaSource) -> None:
+    """Creating them again does nothing; a different number of partitions would move users, so it is refused."""
     ensure_topics(settings, SHARDS)
     assert [source.offsets(shard) for shard in range(SHARDS)] == [(0, 0)] * SHARDS
     with pytest.raises(ConfigurationError, match=f"{SHARDS} partitions, but shards is 5"):
         ensure_topics(settings, 5)
 
 
-def test_a_stretch_may_end_in_offsets_without_a_message(settings: KafkaSettings, source: KafkaSource) -> None:
-    """Marks of transactions, and what was aborted, take offsets and are no messages: a reading ends all the same."""
-    _transaction(settings, b"a", b"b", commits=True)  # 0, 1, and the mark at 2
-    _transaction(settings, b"never", commits=False)  # 3, and the mark at 4
-    _wait_for_marks(source, 5)
+def test_a_range_may_end_in_offsets_without_a_message(settings: KafkaSettings, source: KafkaSource) -> None:
+    """Transaction markers and aborted messages have offsets but are never returned; reading still ends."""
+    _transaction(settings, b"a", b"b", commits=True)  # 0, 1, and the marker at 2
+    _transaction(settings, b"aborted", commits=False)  # 3, and the marker at 4
+    _wait_for_markers(source, 5)
     assert source.offsets(0) == (0, 5)
     assert _read(source, 0, 5) == [(0, b"a"), (1, b"b")]
     assert _read(source, 0, 3) == [(0, b"a"), (1, b"b")]
@@ -93,21 +94,21 @@ def test_a_stretch_may_end_in_offsets_without_a_message(settings: KafkaSettings,
     assert _read(source, 2, 6) == [(5, b"0")]
 
 
-def test_offsets_that_go_while_they_are_read_are_an_error(settings: KafkaSettings, source: KafkaSource) -> None:
-    """Retention between the look and the reading must not look like an empty stretch."""
+def test_offsets_deleted_while_reading_are_an_error(settings: KafkaSettings, source: KafkaSource) -> None:
+    """If retention deletes messages after the range was checked, the range must not look empty."""
     from confluent_kafka.admin import AdminClient
 
     _publish(settings, 0, 10)
-    reading = source.read(0, 0, 10)
+    chunks = source.read(0, 0, 10)
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for future in admin.delete_records([TopicPartition(settings.topic, 0, 8)]).values():
         future.result(timeout=10)
     with pytest.raises(OffsetsGoneError):
-        list(reading)
+        list(chunks)
 
 
-def test_what_a_flush_returns_from_is_there(settings: KafkaSettings, source: KafkaSource) -> None:
-    """More messages than the queue holds, each for the partition that was asked for, all acknowledged."""
+def test_flush_waits_for_every_message(settings: KafkaSettings, source: KafkaSource) -> None:
+    """More messages than fit in the queue are all acknowledged, each in its own partition."""
     small = replace(settings, options={"queue.buffering.max.messages": "100"})
     with closing(Publisher(small)) as publisher:
         for number in range(3_000):
@@ -117,14 +118,14 @@ def test_what_a_flush_returns_from_is_there(settings: KafkaSettings, source: Kaf
     assert [value for _, value in _read(source, 0, 1_000)] == [b"%d" % number for number in range(0, 3_000, SHARDS)]
 
 
-def test_a_partition_that_is_not_there_is_permanent(settings: KafkaSettings) -> None:
-    """No retry will make it."""
+def test_a_missing_partition_is_permanent(settings: KafkaSettings) -> None:
+    """No retry will create it."""
     with pytest.raises(PermanentError):
         _publish(settings, 99, 1)
 
 
-def test_a_message_that_the_broker_refuses_is_permanent(settings: KafkaSettings) -> None:
-    """Too long is too long at every try, and the messages beside it are not blamed for it."""
+def test_a_message_refused_by_the_broker_is_permanent(settings: KafkaSettings) -> None:
+    """An oversized message fails on every retry; later messages are not affected by it."""
     with closing(Publisher(settings)) as publisher:
         publisher.send(0, b"u", os.urandom(2_000_000))
         with pytest.raises(PermanentError, match="1 of 1"):
@@ -133,8 +134,8 @@ def test_a_message_that_the_broker_refuses_is_permanent(settings: KafkaSettings)
         publisher.flush()
 
 
-def test_the_lag_of_all_shards_is_one_snapshot(settings: KafkaSettings, source: KafkaSource) -> None:
-    """What the group has, and what the topic holds; None before the first commit."""
+def test_a_snapshot_has_the_lag_of_all_shards(settings: KafkaSettings, source: KafkaSource) -> None:
+    """It has the group's offset, None before the first commit, and the topic's offsets."""
     _publish(settings, 0, 7)
     _publish(settings, 2, 2)
     source.commit(0, 4)
@@ -143,10 +144,10 @@ def test_the_lag_of_all_shards_is_one_snapshot(settings: KafkaSettings, source: 
 
 
 def test_two_sources_commit_without_fencing_each_other(settings: KafkaSettings, source: KafkaSource) -> None:
-    """Nobody joins the group: no rebalance, and whoever is ahead stays ahead."""
+    """No source joins the group, so nothing is rebalanced, and the highest offset remains."""
     with closing(KafkaSource(settings)) as other:
         _publish(settings, 0, 10)
         assert len(_read(other, 0, 10)) == len(_read(source, 0, 10)) == 10
         other.commit(0, 10)
         source.commit(0, 6)
-        assert source.committed(0) == other.committed(0) == 10
+        assert source.committed_offset(0) == other.committed_offset(0) == 10

@@ -1,4 +1,4 @@
-"""The Lists port, held by one suite in memory and on the real server."""
+"""The Lists port, in memory and on Redis."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from include.domain.recommendation_list import (
-    ASKED_KEY,
     CURRENT_KEY,
+    RECENT_READERS_KEY,
     RecommendationList,
     RecommendedItem,
     list_key,
@@ -30,26 +30,31 @@ NOW = 1_764_000_000_000
 
 
 @dataclass(frozen=True)
-class Held:
-    """The port, and a look at what it keeps."""
+class Subject:
+    """The port, and direct access to its store."""
 
     lists: Lists
     get: Callable[[bytes], bytes | None]
     current: Callable[[], str | None]
-    ask: Callable[[Mapping[str, int]], object]
+    add_readers: Callable[[Mapping[str, int]], object]
 
 
 @pytest.fixture(params=["memory", "real"])
-def held(request: pytest.FixtureRequest) -> Iterator[Held]:
-    """A Lists port; generations and users of other tests may be there."""
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """Each implementation of the port; it may already have lists of other tests."""
     if request.param == "memory":
         memory = MemoryLists()
-        yield Held(memory, memory.get, lambda: memory.current, memory.asked.update)
+        yield Subject(memory, memory.get, lambda: memory.current, memory.asked.update)
         return
     settings: RedisSettings = request.getfixturevalue("redis_settings")
     lists = RedisLists(settings)
     with redis.Redis.from_url(settings.url) as probe:
-        yield Held(lists, probe.get, lambda: _text(probe.get(CURRENT_KEY)), lambda users: probe.zadd(ASKED_KEY, users))
+        yield Subject(
+            lists,
+            probe.get,
+            lambda: _text(probe.get(CURRENT_KEY)),
+            lambda users: probe.zadd(RECENT_READERS_KEY, users),
+        )
     lists.close()
 
 
@@ -62,164 +67,165 @@ def packed(version: int = NOW, item: str = "i1") -> bytes:
     return pack(RecommendationList(version, "similar_users", [RecommendedItem(item, 0.5, "é", "similar_users", "r")]))
 
 
-def test_a_list_comes_out_as_it_went_in(held: Held, unique: str) -> None:
-    """Whatever the user is called, the packed bytes are kept unchanged under that user's key."""
+def test_a_list_is_stored_unchanged(subject: Subject, unique: str) -> None:
+    """The packed bytes are stored under the user's key, whatever characters the user's id has."""
     users = ["plain", "a:b", "a b", "ünï\u2028", "用户", "*?[x]\\", "x" * 128, "{tag}", "\r\n$3"]
     lists = {user: packed(item=str(index)) for index, user in enumerate(users)}
-    assert held.lists.publish(unique, lists, dict.fromkeys(users, 60)) == len(users)
-    assert {user: held.get(list_key(unique, user)) for user in users} == lists
+    assert subject.lists.publish(unique, lists, dict.fromkeys(users, 60)) == len(users)
+    assert {user: subject.get(list_key(unique, user)) for user in users} == lists
 
 
 @pytest.mark.parametrize(
     ("older", "newer"),
     [(NOW, NOW + 1), (255, 256), (2**32 - 1, 2**32), (0x7F, 0x80), (0, 2**64 - 1), (2**53, 2**53 + 1), (0, 1)],
 )
-def test_the_newer_list_stays(held: Held, unique: str, older: int, newer: int) -> None:
-    """Of two versions the higher stays, in either order, also where bytes or doubles would compare otherwise."""
+def test_the_newer_list_wins(subject: Subject, unique: str, older: int, newer: int) -> None:
+    """The higher version wins in either order, even where comparing signed bytes or doubles would fail."""
     first, second = older.to_bytes(8, "big") + b"old", newer.to_bytes(8, "big") + b"new"
     ttl = {"up": 60, "down": 60}
-    assert held.lists.publish(unique, {"up": first, "down": second}, ttl) == 2
-    assert held.lists.publish(unique, {"up": second, "down": first}, ttl) == 1
-    assert held.get(list_key(unique, "up")) == second
-    assert held.get(list_key(unique, "down")) == second
+    assert subject.lists.publish(unique, {"up": first, "down": second}, ttl) == 2
+    assert subject.lists.publish(unique, {"up": second, "down": first}, ttl) == 1
+    assert subject.get(list_key(unique, "up")) == second
+    assert subject.get(list_key(unique, "down")) == second
 
 
-def test_an_equal_version_is_written_again(held: Held, unique: str) -> None:
-    """A retried run writes its lists once more, so that what it counts and the time to live are its own."""
-    assert held.lists.publish(unique, {"u": packed(item="a")}, {"u": 60}) == 1
-    assert held.lists.publish(unique, {"u": packed(item="b")}, {"u": 3600}) == 1
-    assert held.get(list_key(unique, "u")) == packed(item="b")
-    assert held.lists.expiring(unique, ["u"], 120) == []
+def test_an_equal_version_is_written_again(subject: Subject, unique: str) -> None:
+    """A retried run writes its lists again, so its count is right and the time to live starts again."""
+    assert subject.lists.publish(unique, {"u": packed(item="a")}, {"u": 60}) == 1
+    assert subject.lists.publish(unique, {"u": packed(item="b")}, {"u": 3600}) == 1
+    assert subject.get(list_key(unique, "u")) == packed(item="b")
+    assert subject.lists.expiring(unique, ["u"], 120) == []
 
 
-def test_many_lists_take_several_pipelines(held: Held, unique: str) -> None:
-    """More lists than one pipeline holds are all written, and all counted."""
+def test_many_lists_take_several_pipelines(subject: Subject, unique: str) -> None:
+    """More lists than fit in one pipeline are all written and counted."""
     users = [f"u{number}" for number in range(2 * LISTS_PER_PIPELINE + 1)]
-    assert held.lists.publish(unique, {user: packed(item=user) for user in users}, dict.fromkeys(users, 60)) == len(
-        users
-    )
-    assert all(held.get(list_key(unique, user)) == packed(item=user) for user in users)
+    lists = {user: packed(item=user) for user in users}
+    assert subject.lists.publish(unique, lists, dict.fromkeys(users, 60)) == len(users)
+    assert all(subject.get(list_key(unique, user)) == packed(item=user) for user in users)
 
 
-def test_nothing_to_publish(held: Held, unique: str) -> None:
-    """An empty chunk is no error."""
-    assert held.lists.publish(unique, {}, {}) == 0
-    assert held.lists.expiring(unique, [], 60) == []
+def test_an_empty_chunk_publishes_nothing(subject: Subject, unique: str) -> None:
+    """Publishing nothing is not an error."""
+    assert subject.lists.publish(unique, {}, {}) == 0
+    assert subject.lists.expiring(unique, [], 60) == []
 
 
-def test_the_newest_popular_list_stays(held: Held, unique: str) -> None:
-    """The popular list too is kept by version."""
-    held.lists.publish_popular(unique, packed(NOW, "new"), 60)
-    held.lists.publish_popular(unique, packed(NOW - 1, "old"), 60)
-    assert held.get(popular_key(unique)) == packed(NOW, "new")
-    held.lists.publish_popular(unique, packed(NOW + 1, "newer"), 60)
-    assert held.get(popular_key(unique)) == packed(NOW + 1, "newer")
+def test_the_newest_popular_list_wins(subject: Subject, unique: str) -> None:
+    """An older popular list does not replace a newer one."""
+    subject.lists.publish_popular(unique, packed(NOW, "new"), 60)
+    subject.lists.publish_popular(unique, packed(NOW - 1, "old"), 60)
+    assert subject.get(popular_key(unique)) == packed(NOW, "new")
+    subject.lists.publish_popular(unique, packed(NOW + 1, "newer"), 60)
+    assert subject.get(popular_key(unique)) == packed(NOW + 1, "newer")
 
 
-def test_a_user_cannot_imitate_another_key(held: Held, unique: str) -> None:
-    """A user named like the pointer or like another generation's user gets a key of its own."""
-    held.lists.publish_popular(unique, packed(NOW, "popular"), 60)
-    held.lists.publish(unique, {"current": packed(NOW + 1), f"popular:{unique}": packed(NOW + 1)}, _minute)
-    assert held.get(popular_key(unique)) == packed(NOW, "popular")
+def test_a_user_id_cannot_collide_with_another_key(subject: Subject, unique: str) -> None:
+    """A user whose id looks like another key gets a separate key."""
+    subject.lists.publish_popular(unique, packed(NOW, "popular"), 60)
+    subject.lists.publish(unique, {"current": packed(NOW + 1), f"popular:{unique}": packed(NOW + 1)}, ONE_MINUTE)
+    assert subject.get(popular_key(unique)) == packed(NOW, "popular")
 
 
-def test_the_current_generation_is_named(held: Held, unique: str) -> None:
-    """The generation that was made current last is the one that is served."""
-    held.lists.make_current("other")
-    held.lists.make_current(unique)
-    assert held.current() == unique
+def test_the_current_generation_is_the_last_one_set(subject: Subject, unique: str) -> None:
+    """Readers are pointed to the generation that was set last."""
+    subject.lists.set_current_generation("other")
+    subject.lists.set_current_generation(unique)
+    assert subject.current() == unique
 
 
-def test_lists_near_their_end_are_expiring(held: Held, unique: str) -> None:
-    """Absent lists and lists that end within the time are named, in the order of the users, others are not."""
-    held.lists.publish(unique, {"soon": packed(), "late": packed()}, {"soon": 30, "late": 600})
-    assert held.lists.expiring(unique, ["late", "none", "soon"], 60) == ["none", "soon"]
-    assert held.lists.expiring(unique + "x", ["late", "soon"], 60) == ["late", "soon"]
+def test_lists_that_expire_soon_are_reported(subject: Subject, unique: str) -> None:
+    """Users whose list is missing or expires within the time are returned, in the order of the request."""
+    subject.lists.publish(unique, {"soon": packed(), "late": packed()}, {"soon": 30, "late": 600})
+    assert subject.lists.expiring(unique, ["late", "none", "soon"], 60) == ["none", "soon"]
+    assert subject.lists.expiring(unique + "x", ["late", "soon"], 60) == ["late", "soon"]
 
 
-def test_a_list_ends(held: Held, unique: str) -> None:
-    """A list is gone when its time to live is over."""
-    held.lists.publish(unique, {"u": packed()}, {"u": 1})
-    assert held.get(list_key(unique, "u")) == packed()
+def test_a_list_expires(subject: Subject, unique: str) -> None:
+    """A list is deleted when its time to live is over, and then an older version may be written."""
+    subject.lists.publish(unique, {"u": packed()}, {"u": 1})
+    assert subject.get(list_key(unique, "u")) == packed()
     deadline = time.monotonic() + 5
-    while held.get(list_key(unique, "u")) is not None and time.monotonic() < deadline:
+    while subject.get(list_key(unique, "u")) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert held.get(list_key(unique, "u")) is None
-    assert held.lists.publish(unique, {"u": packed(NOW - 5)}, {"u": 60}) == 1
+    assert subject.get(list_key(unique, "u")) is None
+    assert subject.lists.publish(unique, {"u": packed(NOW - 5)}, {"u": 60}) == 1
 
 
-def test_who_asked_lately(held: Held, unique: str) -> None:
-    """Users whose last request is at or after the time are named, whatever they are called."""
-    now = int(time.time()) + 1_000_000_000  # later than what any other test notes
-    held.ask({f"{unique}-{name}": now + at for name, at in {"before": -1, "at": 0, "ünï": 5}.items()})
-    assert sorted(user for user in held.lists.asked_since(now) if user.startswith(unique)) == [
+def test_recent_readers_are_the_users_since_a_time(subject: Subject, unique: str) -> None:
+    """Users whose last request is at or after the time are returned, whatever characters their ids have."""
+    now = int(time.time()) + 1_000_000_000  # later than any other test's requests
+    subject.add_readers({f"{unique}-{name}": now + at for name, at in {"before": -1, "at": 0, "ünï": 5}.items()})
+    assert sorted(user for user in subject.lists.recent_readers(now) if user.startswith(unique)) == [
         f"{unique}-at",
         f"{unique}-ünï",
     ]
 
 
-def test_a_list_without_a_version_is_refused(held: Held, unique: str) -> None:
-    """Bytes that pack() did not make are no list: nothing of the chunk is written."""
+def test_a_list_without_a_version_is_refused(subject: Subject, unique: str) -> None:
+    """If any value is not a packed list, nothing of the chunk is written."""
     with pytest.raises(PermanentError, match="version"):
-        held.lists.publish(unique, {"u": packed(), "v": b"short"}, {"u": 60, "v": 60})
-    assert held.get(list_key(unique, "u")) is None
+        subject.lists.publish(unique, {"u": packed(), "v": b"short"}, {"u": 60, "v": 60})
+    assert subject.get(list_key(unique, "u")) is None
 
 
-class _Minute(dict[str, int]):
+class _OneMinute(dict[str, int]):
+    """A time to live of one minute for every user."""
+
     def __missing__(self, _user: str) -> int:
         return 60
 
 
-_minute = _Minute()
+ONE_MINUTE = _OneMinute()
 
 
-def test_a_server_that_forgot_the_script(redis_settings: RedisSettings, unique: str) -> None:
-    """After a restart or SCRIPT FLUSH the script is loaded again and every list is written and counted once."""
+def test_the_script_is_loaded_again_if_missing(redis_settings: RedisSettings, unique: str) -> None:
+    """After a restart or SCRIPT FLUSH every list is still written and counted once."""
     lists = RedisLists(redis_settings)
     with redis.Redis.from_url(redis_settings.url) as probe:
         probe.script_flush()
-        assert lists.publish(unique, {"a": packed(), "b": packed()}, _minute) == 2
+        assert lists.publish(unique, {"a": packed(), "b": packed()}, ONE_MINUTE) == 2
         probe.script_flush()
-        assert lists.publish(unique, {"a": packed(NOW - 1), "b": packed(NOW + 1)}, _minute) == 1
+        assert lists.publish(unique, {"a": packed(NOW - 1), "b": packed(NOW + 1)}, ONE_MINUTE) == 1
     lists.close()
 
 
-def test_a_foreign_key_is_a_permanent_error(redis_settings: RedisSettings, unique: str) -> None:
-    """A key of another type at a list's place is named, not overwritten, and no other list is lost by it."""
+def test_a_key_of_another_type_is_a_permanent_error(redis_settings: RedisSettings, unique: str) -> None:
+    """A key of another type is reported, not overwritten, and the other lists are still written."""
     lists = RedisLists(redis_settings)
     with redis.Redis.from_url(redis_settings.url) as probe:
         probe.rpush(list_key(unique, "b"), "x")
         with pytest.raises(PermanentError, match="WRONGTYPE"):
-            lists.publish(unique, {"a": packed(), "b": packed(), "c": packed()}, _minute)
+            lists.publish(unique, {"a": packed(), "b": packed(), "c": packed()}, ONE_MINUTE)
         assert probe.get(list_key(unique, "c")) == packed()
     lists.close()
 
 
 def test_a_wrong_password_is_a_permanent_error(redis_settings: RedisSettings, unique: str) -> None:
-    """A refusal will not pass by itself."""
+    """No retry will make the password right."""
     lists = RedisLists(RedisSettings(redis_settings.url.replace("redis://:", "redis://:wrong")))
     with pytest.raises(PermanentError, match="Redis"):
-        lists.publish(unique, {"a": packed()}, _minute)
+        lists.publish(unique, {"a": packed()}, ONE_MINUTE)
     lists.close()
 
 
-def test_a_server_that_is_away_is_a_transient_error(unique: str) -> None:
-    """Nobody listens: it may pass."""
+def test_an_unavailable_server_is_a_transient_error(unique: str) -> None:
+    """A refused connection is worth a retry, whatever the call."""
     lists = RedisLists(RedisSettings("redis://127.0.0.1:1/0"))
     for call in (
-        lambda: lists.publish(unique, {"a": packed()}, _minute),
+        lambda: lists.publish(unique, {"a": packed()}, ONE_MINUTE),
         lambda: lists.publish_popular(unique, packed(), 60),
-        lambda: lists.make_current(unique),
+        lambda: lists.set_current_generation(unique),
         lambda: lists.expiring(unique, ["a"], 60),
-        lambda: lists.asked_since(0),
+        lambda: lists.recent_readers(0),
     ):
         with pytest.raises(TransientError, match="Redis"):
             call()
     lists.close()
 
 
-def test_a_wrong_url_is_named_without_its_password() -> None:
-    """What is not a Redis URL is a wrong setting, and the message does not repeat it."""
+def test_the_error_for_an_invalid_url_hides_its_password() -> None:
+    """An invalid URL is a configuration error whose message does not repeat the URL."""
     with pytest.raises(ConfigurationError) as caught:
         RedisLists(RedisSettings("http://:secret@host"))
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What is special about Milvus: a collection that does not answer yet is waited for."""
+"""Behaviour specific to Milvus: the adapter waits for a collection that does not respond yet."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.contract.conftest import Servers
 
 pytestmark = pytest.mark.servers("milvus")
 
-#: Longer than one of the questions by which readiness is found out.
-_SILENT_S = 7.0
+#: Longer than the timeout of one readiness check.
+_PAUSE_S = 7.0
 
 
 @contextmanager
-def _silent_for_a_while(servers: Servers) -> Iterator[None]:
+def _paused_for_a_while(servers: Servers) -> Iterator[None]:
     record = records.read(servers.stack.config.run, "milvus")
     assert record is not None
     members = record.members()
-    resume = threading.Timer(_SILENT_S, _send, (members, signal.SIGCONT))
-    _send(members, signal.SIGSTOP)
+    resume = threading.Timer(_PAUSE_S, _signal, (members, signal.SIGCONT))
+    _signal(members, signal.SIGSTOP)
     resume.start()
     try:
         yield
@@ -36,15 +36,17 @@ def _silent_for_a_while(servers: Servers) -> Iterator[None]:
         resume.join()
 
 
-def _send(pids: list[int], number: signal.Signals) -> None:
+def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         os.kill(pid, number)
 
 
-def test_a_collection_that_is_silent_at_first_is_waited_for(servers: Servers, milvus_settings: MilvusSettings) -> None:
-    """After a restart Milvus may answer everything but a query for a while: that is no failure."""
+def test_the_adapter_waits_for_a_collection_that_does_not_respond(
+    servers: Servers, milvus_settings: MilvusSettings
+) -> None:
+    """After a restart Milvus may answer everything but queries for a while; that is not a failure."""
     with closing(MilvusProfiles(milvus_settings, GENERATION)) as profiles:
         profiles.put(["a"], vector_of("a")[None])
-        with _silent_for_a_while(servers):
+        with _paused_for_a_while(servers):
             profiles._vectors._wait_until_ready(profiles._client)
         assert profiles.get(["a"]).keys() == {"a"}

@@ -1,4 +1,4 @@
-"""What the Neo4j sink leaves beside the relationships that every suite looks at."""
+"""What the Neo4j sink writes in addition to the relationships that test_sinks.py checks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ pytestmark = pytest.mark.servers("neo4j")
 
 @pytest.fixture
 def probe(neo4j_settings: Neo4jSettings, unique: str) -> Iterator[Neo4jProbe]:
-    """What users of this test have."""
+    """Reads the relationships of this test's users."""
     with closing(Neo4jProbe(neo4j_settings, unique)) as probe:
         yield probe
 
 
-def test_a_relationship_has_kind_and_weight_and_its_item_a_campaign(
+def test_relationships_have_kind_and_weight_and_items_have_campaigns(
     neo4j_settings: Neo4jSettings, probe: Neo4jProbe, unique: str
 ) -> None:
-    """An item without a campaign is in none."""
+    """An item is linked to its campaign, or to none if the event has no campaign."""
     events = [
         Event(f"{unique}u", "1", "click", 0, item_id=f"{unique}a", campaign_id=f"{unique}c"),
         Event(f"{unique}u", "2", "return", 0, item_id=f"{unique}b"),
@@ -40,8 +40,8 @@ def test_a_relationship_has_kind_and_weight_and_its_item_a_campaign(
     }
 
 
-def test_shards_may_write_side_by_side(neo4j_settings: Neo4jSettings, probe: Neo4jProbe, unique: str) -> None:
-    """Shards share items and campaigns, and a run may overlap with its own repetition: nothing is lost or doubled."""
+def test_shards_may_write_in_parallel(neo4j_settings: Neo4jSettings, probe: Neo4jProbe, unique: str) -> None:
+    """Although shards share items, and a run may overlap with its own retry, nothing is lost or duplicated."""
     shards = [
         [
             Event(
@@ -53,8 +53,8 @@ def test_shards_may_write_side_by_side(neo4j_settings: Neo4jSettings, probe: Neo
     ]
     sinks = [Neo4jSink(neo4j_settings) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        stored = pool.map(lambda sink, events: sink.upsert(batch_of(events)), sinks, [*shards, *shards])
-        assert list(stored) == [1_000] * 6
+        counts = pool.map(lambda sink, events: sink.upsert(batch_of(events)), sinks, [*shards, *shards])
+        assert list(counts) == [1_000] * 6
     for sink in sinks:
         sink.close()
     assert probe.found().keys() == {event.event_id for events in shards for event in events}

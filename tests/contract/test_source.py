@@ -19,7 +19,7 @@ NOW = int(time.time() * 1000) - 60_000
 
 
 class Topic(Protocol):
-    """A topic from the side of those who publish, and of retention."""
+    """A topic as producers and retention see it."""
 
     @property
     def source(self) -> Source: ...
@@ -33,7 +33,7 @@ class MemoryTopic:
     def __init__(self) -> None:
         from include.sources.memory import MemorySource
 
-        self.source = MemorySource(SHARDS)
+        self.source = MemorySource()
 
     def append(self, shard: int, *records: tuple[bytes | None, bytes | None, int]) -> None:
         for record in records:
@@ -74,13 +74,13 @@ class KafkaTopic:
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.servers("kafka"))])
 def topic(request: pytest.FixtureRequest) -> Iterator[Topic]:
-    """A topic with nothing in it."""
+    """An empty topic."""
     if request.param == "memory":
         yield MemoryTopic()
     else:
         settings: KafkaSettings = request.getfixturevalue("kafka_settings")
-        with closing(KafkaTopic(settings)) as real:
-            yield real
+        with closing(KafkaTopic(settings)) as kafka_topic:
+            yield kafka_topic
 
 
 def _numbered(count: int) -> list[tuple[bytes | None, bytes | None, int]]:
@@ -91,15 +91,15 @@ def _read(topic: Topic, shard: int, start: int, end: int) -> list[Record]:
     return [record for chunk in topic.source.read(shard, start, end) for record in chunk]
 
 
-def test_an_empty_shard_holds_nothing(topic: Topic) -> None:
-    """Offsets begin at 0, and reading nothing gives nothing."""
+def test_an_empty_shard_has_no_records(topic: Topic) -> None:
+    """Offsets begin at 0, and an empty range has no records."""
     assert topic.source.offsets(1) == (0, 0)
     assert _read(topic, 1, 0, 0) == []
-    assert topic.source.committed(1) is None
+    assert topic.source.committed_offset(1) is None
 
 
-def test_records_come_as_they_were_published(topic: Topic) -> None:
-    """Key, value and time unchanged, null as null, in order, each shard apart."""
+def test_records_are_read_as_they_were_published(topic: Topic) -> None:
+    """Key, value and time are unchanged, null is null, and each shard has its own records in order."""
     topic.append(0, (b"u", b"{}", NOW), (None, None, NOW + 5), (b"", b"", NOW + 3), (b"\xff\x00", b"\x00\xfe", NOW))
     topic.append(1, (b"v", b"other", NOW))
     assert topic.source.offsets(0) == (0, 4)
@@ -112,15 +112,15 @@ def test_records_come_as_they_were_published(topic: Topic) -> None:
     assert _read(topic, 1, 0, 1) == [Record(1, 0, NOW, b"v", b"other")]
 
 
-def test_any_stretch_can_be_read_and_read_again(topic: Topic) -> None:
-    """A retry sees the same records, and only those of its range."""
+def test_any_range_can_be_read_repeatedly(topic: Topic) -> None:
+    """A retry reads the same records, and only those in its range."""
     topic.append(0, *_numbered(3_000))
     for start, end in [(0, 3_000), (17, 18), (2_999, 3_000), (100, 2_100), (0, 3_000), (5, 5)]:
         assert [record.offset for record in _read(topic, 0, start, end)] == list(range(start, end))
 
 
-def test_a_reading_may_be_left_unfinished(topic: Topic) -> None:
-    """What one reading has left in its buffers is not seen by the next."""
+def test_a_read_may_be_abandoned(topic: Topic) -> None:
+    """What an unfinished read has left in its buffers does not appear in the next one."""
     topic.append(0, *_numbered(3_000))
     topic.append(1, (b"v", b"other", NOW))
     next(iter(topic.source.read(0, 0, 3_000)))
@@ -128,15 +128,15 @@ def test_a_reading_may_be_left_unfinished(topic: Topic) -> None:
     assert [record.offset for record in _read(topic, 0, 1_000, 1_003)] == [1_000, 1_001, 1_002]
 
 
-def test_long_stretches_come_in_chunks(topic: Topic) -> None:
-    """However long the stretch, what is held at one time is not: here 40 MB."""
+def test_long_ranges_are_read_in_chunks(topic: Topic) -> None:
+    """A range larger than the buffers, here 40 MB, is read completely."""
     topic.append(0, *[(b"u", b"x" * 400_000, NOW)] * 100)
     sizes = [sum(len(record.value or b"") for record in chunk) for chunk in topic.source.read(0, 0, 100)]
     assert sum(sizes) == 40_000_000
 
 
-def test_offsets_that_are_gone_or_not_there_yet_are_an_error(topic: Topic) -> None:
-    """Silence would lose events; a message says what is held, and what is wanted."""
+def test_offsets_outside_the_topic_are_an_error(topic: Topic) -> None:
+    """Skipping deleted or future offsets would lose events; the error names the offsets that the topic has."""
     topic.append(0, *_numbered(10))
     topic.trim(0, 4)
     assert topic.source.offsets(0) == (4, 10)
@@ -146,8 +146,8 @@ def test_offsets_that_are_gone_or_not_there_yet_are_an_error(topic: Topic) -> No
             topic.source.read(0, start, end)
 
 
-def test_an_offset_is_found_by_the_time_of_publishing(topic: Topic) -> None:
-    """The first at or after a time; the end, when there is none."""
+def test_offsets_can_be_looked_up_by_publish_time(topic: Topic) -> None:
+    """The result is the first offset at or after a time, or the end of the shard."""
     topic.append(0, *[(b"u", b"", NOW + 10 * n) for n in range(5)])
     times = {0: 0, NOW: 0, NOW + 1: 1, NOW + 40: 4, NOW + 41: 5}
     assert {at: topic.source.offset_at(0, at) for at in times} == times
@@ -155,20 +155,20 @@ def test_an_offset_is_found_by_the_time_of_publishing(topic: Topic) -> None:
 
 
 def test_commits_only_move_forward(topic: Topic) -> None:
-    """A run that was overtaken changes nothing, nor does one that commits twice; each shard has its own offset."""
+    """An overtaken run or a repeated commit changes nothing; each shard has its own offset."""
     topic.append(0, *_numbered(10))
     for offset, expected in [(5, 5), (5, 5), (3, 5), (10, 10)]:
         topic.source.commit(0, offset)
-        assert topic.source.committed(0) == expected
-    assert topic.source.committed(1) is None
+        assert topic.source.committed_offset(0) == expected
+    assert topic.source.committed_offset(1) is None
 
 
-def test_kafka_away_is_transient() -> None:
-    """The task is tried again, and learns it within a bounded time."""
+def test_an_unavailable_kafka_is_transient() -> None:
+    """The error comes within a bounded time, and the task is retried."""
     from include.sources.kafka import KafkaSource
 
     with closing(KafkaSource(KafkaSettings("127.0.0.1:1"))) as source:
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(TransientError):
             source.offsets(0)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - started < 30
