@@ -1,4 +1,4 @@
-"""The Airflow DAG that counts engagement per hour again, wherever events changed."""
+"""The Airflow DAG that recounts engagement per hour wherever events changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Airflow DAGs that ingest, one a shard: MILLRACE_SHARDS, as many as the topic has partitions."""
+"""The ingest DAGs, one per shard. MILLRACE_SHARDS is the number of shards: the partitions of the topic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dag_factories.connections import static_values
 from dag_factories.ingest import ingest_dag
 from include.settings import pipeline_settings
 
-# A task parses this file again, and needs no DAG but its own.
+# A task parses this file again and needs only its own DAG.
 only = get_parsing_context().dag_id
 
 for shard in range(pipeline_settings(static_values(os.environ)).shards):

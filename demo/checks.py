@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 
 from demo.reconcile import Counts
 from include import bootstrap
@@ -15,31 +16,18 @@ def count_stored(settings: Settings, users: Iterable[Sequence[str]]) -> tuple[Co
 
     ``users`` are the users who must have a list, in chunks.
     """
-    stores = _count_sinks(settings)
-    with bootstrap.opened(bootstrap.warehouse(settings.warehouse), bootstrap.lists(settings.redis)) as (
-        warehouse,
-        lists,
-    ):
-        totals, unique = warehouse.stats.totals(settings.kafka.topic), warehouse.stats.event_count()
+    stores = bootstrap.count_sinks(settings)
+    with closing(bootstrap.open_warehouse(settings)) as warehouse, closing(bootstrap.open_lists(settings)) as lists:
+        totals, unique = warehouse.stats.totals(settings.kafka.topic), stores["warehouse"]
         counts = Counts(
             delivered=totals.delivered,
             unique_valid=unique,
             duplicates=totals.valid - unique,
             dead_letters=totals.dead_letters,
-            stores={**stores, "warehouse": unique},
+            stores=stores,
             lists=_count_lists(lists, settings.embed.generation.name, users),
         )
         return counts, warehouse.stats.aggregate_difference()
-
-
-def _count_sinks(settings: Settings) -> dict[str, int]:
-    generation, shards = settings.embed.generation, settings.pipeline.shards
-    with bootstrap.opened(
-        bootstrap.mongo_sink(settings.mongo),
-        bootstrap.milvus_sink(settings.milvus, generation, shards),
-        bootstrap.neo4j_sink(settings.neo4j),
-    ) as sinks:
-        return {sink.name: sink.count() for sink in sinks}
 
 
 def _count_lists(lists: Lists, generation: str, users: Iterable[Sequence[str]]) -> int:

@@ -17,7 +17,7 @@ from demo.screen import Screen
 from demo.source import FileLines
 from include.domain.event import InvalidEventError, decode
 from include.errors import ConfigurationError, MillraceError, TransientError
-from include.settings import KafkaSettings
+from include.settings import EnvironmentSettings, KafkaSettings
 from stack.config import LocalConfig
 
 
@@ -29,9 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = FileLines(Path(options.file).expanduser())
         line_count = count_lines(source)
         config = LocalConfig.from_env(os.environ)
-        bootstrap = os.environ.get("MILLRACE_KAFKA_BOOTSTRAP") or config.address("kafka")
-        topic = os.environ.get("MILLRACE_TOPIC") or KafkaSettings.topic
-        _publish(source, line_count, KafkaSettings(bootstrap, topic=topic), config.shards, screen)
+        environment = {"MILLRACE_KAFKA_BOOTSTRAP": config.address("kafka"), **os.environ}
+        _publish(source, line_count, EnvironmentSettings(environment).kafka, config.shards, screen)
         return 0
     except MillraceError as error:
         screen.end_progress()

@@ -17,6 +17,7 @@ from pathlib import Path
 from demo.reconcile import Counts
 from demo.routing import Router
 from demo.source import Lines
+from include.bootstrap import SINKS
 from include.domain.event import FUTURE_LIMIT, ID_MAX, LABEL_MAX, Event, InvalidEventError, decode
 from include.domain.reasons import Reason
 from include.errors import ConfigurationError
@@ -25,32 +26,36 @@ _FUTURE_LIMIT_MS = FUTURE_LIMIT.total_seconds() * 1000
 _CHUNK_SIZE = 5_000
 _TITLE_LENGTH = 80
 
-_SCHEMA = """
+#: The fields that some store requires; the queries below always need the first two.
+_REQUIRED_FIELDS = tuple(dict.fromkeys(["text", "item_id", *(spec.needs for spec in SINKS.values() if spec.needs)]))
+_FLAGS = [f"has_{name}" for name in _REQUIRED_FIELDS]
+
+_SCHEMA = f"""
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -32000;
 CREATE TABLE events (
-    user_id TEXT, message_id TEXT, version INTEGER, digest TEXT, has_text INTEGER, has_item INTEGER,
-    occurred_at INTEGER, title TEXT, PRIMARY KEY (user_id, message_id)
+    user_id TEXT, message_id TEXT, version INTEGER, digest TEXT, occurred_at INTEGER, title TEXT, {", ".join(_FLAGS)},
+    PRIMARY KEY (user_id, message_id)
 ) WITHOUT ROWID;
 """
 # The rule "the higher (version, digest) wins", written a second time on purpose: see include/domain/precedence.py.
-_UPSERT = """
-INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+_UPSERT = f"""
+INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, {", ".join("?" for _ in _FLAGS)})
 ON CONFLICT (user_id, message_id) DO UPDATE SET
-    version = excluded.version, digest = excluded.digest, has_text = excluded.has_text, has_item = excluded.has_item,
-    occurred_at = excluded.occurred_at, title = excluded.title
+    version = excluded.version, digest = excluded.digest, occurred_at = excluded.occurred_at, title = excluded.title,
+    {", ".join(f"{flag} = excluded.{flag}" for flag in _FLAGS)}
 WHERE (excluded.version, excluded.digest) > (version, digest)
 """
-_TOTALS = "SELECT count(*), coalesce(sum(has_text), 0), coalesce(sum(has_item), 0), count(DISTINCT user_id) FROM events"
+_TOTALS = f"SELECT count(*), count(DISTINCT user_id), {', '.join(f'sum({flag})' for flag in _FLAGS)} FROM events"
 # Prefer users with plain names, then those with a moderate number of items: neither the busiest nor one-off visitors.
 _EXAMPLE_USERS = """
 SELECT user_id FROM events GROUP BY user_id
-ORDER BY user_id GLOB '*[^A-Za-z0-9_-]*', sum(has_item) < 5, sum(has_item) > 60, substr(max(digest), 1, 8), user_id
+ORDER BY user_id GLOB '*[^A-Za-z0-9_-]*', sum(has_item_id) < 5, sum(has_item_id) > 60, substr(max(digest), 1, 8), user_id
 LIMIT ?
 """
 _HISTORY = """
-SELECT title FROM events WHERE user_id = ? AND has_item AND title <> ''
+SELECT title FROM events WHERE user_id = ? AND has_item_id AND title <> ''
 GROUP BY title ORDER BY max(has_text) DESC, max(occurred_at) DESC LIMIT ?
 """
 
@@ -83,8 +88,9 @@ class InputEvents:
         delivered, valid = reader.line_count, reader.line_count - reader.reasons.total()
         if not valid:
             raise ConfigurationError(_describe_invalid_input(source, delivered, reader.reasons))
-        unique, with_text, with_item, users = self._connection.execute(_TOTALS).fetchone()
-        stores = {"mongo": unique, "milvus": with_text, "neo4j": with_item, "warehouse": unique}
+        unique, users, *with_field = self._connection.execute(_TOTALS).fetchone()
+        counts_by_field = dict(zip(_REQUIRED_FIELDS, with_field, strict=True))
+        stores = {name: counts_by_field[spec.needs] if spec.needs else unique for name, spec in SINKS.items()}
         dead_letters = {reason.value: reader.reasons[reason] for reason in Reason if reader.reasons[reason]}
         counts = Counts(delivered, unique, valid - unique, dead_letters, stores, users)
         return InputSummary(reader.fingerprint.hexdigest(), counts, tuple(reader.lines_per_shard))
@@ -120,7 +126,7 @@ def open_input_events(path: Path) -> Iterator[InputEvents]:
         path.unlink(missing_ok=True)
 
 
-type _Row = tuple[str, str, int, str, bool, bool, int, str]
+type _Row = tuple[object, ...]
 
 
 class _InputReader:
@@ -156,10 +162,10 @@ class _InputReader:
 
 
 def _to_row(event: Event) -> _Row:
-    has_text, has_item = event.text is not None, event.item_id is not None
     title = "" if event.kind == "message" else (event.text or event.item_id or "")[:_TITLE_LENGTH]
     version, digest = event.precedence
-    return event.user_id, event.message_id, version, digest, has_text, has_item, event.occurred_at, title
+    flags = [getattr(event, name) is not None for name in _REQUIRED_FIELDS]
+    return event.user_id, event.message_id, version, digest, event.occurred_at, title, *flags
 
 
 def value_reason(event: Event, published_at: int) -> Reason | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from demo.wait import Collector, Progress, wait_for_lists
 from include import bootstrap
 from include.errors import ConfigurationError, MillraceError, PermanentError, TransientError
 from include.ports import Source
-from include.settings import Settings
+from include.settings import EnvironmentSettings, Settings
 from stack.checks import DISK_NEEDED, disk_problems
 from stack.config import PROJECT, LocalConfig
 from stack.jars import ROOTS, fetch, locked
@@ -81,7 +82,7 @@ class Demo:
         manifest, source, summary = self._resume_or_start_over(manifests.load(self._home))
         self._download_jars()
         manifest = self._start_servers(manifest)
-        settings = Settings.from_environment(self._stack.environment())
+        settings = EnvironmentSettings(self._stack.environment())
         manifest = self._publish(manifest, source, summary, settings)
         manifest = self._wait_for_lists(manifest, summary, settings)
         return self._report(manifest, summary, settings)
@@ -150,7 +151,7 @@ class Demo:
 
         shards = range(self._config.shards)
         ensure_topics(settings.kafka, len(shards))
-        with bootstrap.opened(bootstrap.source(settings.kafka), Publisher(settings.kafka)) as (topic, publisher):
+        with closing(bootstrap.open_source(settings)) as topic, closing(Publisher(settings.kafka)) as publisher:
             existing = _wait_for_stable_ends(topic, shards)
             manifest = self._save(manifest.update(state=State.PUBLISHING).record_times(first_publish=time.time()))
             total = sum(summary.lines_per_shard)
@@ -172,7 +173,7 @@ class Demo:
     def _wait_for_lists(self, manifest: Manifest, summary: InputSummary, settings: Settings) -> Manifest:
         ends = dict(enumerate(summary.lines_per_shard))
         airflow = AirflowClient.for_stack(self._stack.environment())
-        with bootstrap.opened(airflow, bootstrap.warehouse(settings.warehouse)) as (_, warehouse):
+        with closing(airflow), closing(bootstrap.open_warehouse(settings)) as warehouse:
             collector = Collector(airflow, warehouse.database, settings.kafka.topic, settings.embed.generation, ends)
             recorder = _StageRecorder(self._home, manifest)
             last_list = wait_for_lists(collector, airflow, self._config, self._screen, recorder.record)

@@ -1,155 +1,304 @@
-"""The composition root of the pipeline: the one place that knows which adapter keeps which port.
+"""The composition root of the pipeline: the one place that knows which adapter implements which port.
 
-Each function imports its driver when it is called, so that a task pays only for what it uses.
+``SINKS`` is the registry of sinks. The ``open_*`` functions return an adapter that the caller closes; the ``*_ports``
+context managers open everything that one step of the pipeline needs and close it at the end. Drivers are imported
+inside the functions, so that a task pays only for what it uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from include.domain.generation import Generation
-from include.settings import (
-    EmbedSettings,
-    KafkaSettings,
-    MilvusSettings,
-    MongoSettings,
-    Neo4jSettings,
-    PipelineSettings,
-    RedisSettings,
-    WarehouseSettings,
-)
+from include.errors import ConfigurationError
+from include.settings import MEMORY_SCHEME, Settings
 
 if TYPE_CHECKING:
+    from include.embedders.memory import MemoryEmbedder
     from include.embedders.openai import OpenAIEmbedder
-    from include.pipeline.precompute import Stores
-    from include.ports import BatchStore, Sink, Validator
+    from include.memory_servers import MemoryServers
+    from include.pipeline.commit import CommitPorts
+    from include.pipeline.embed import EmbedPorts
+    from include.pipeline.precompute import PrecomputePorts
+    from include.pipeline.stage import StagePorts
+    from include.pipeline.upsert import UpsertPorts
+    from include.ports import BatchStore, Engagement, Sink, Validator
     from include.sources.kafka import KafkaDeadLetters, KafkaSource
+    from include.sources.memory import MemoryDeadLetters, MemorySource
+    from include.stores.memory_graph import MemoryGraph
+    from include.stores.memory_lists import MemoryLists
+    from include.stores.memory_vectors import MemoryProfiles
+    from include.stores.memory_warehouse import MemoryWarehouse
+    from include.stores.milvus import MilvusProfiles
+    from include.stores.neo4j import Neo4jGraph
     from include.stores.redis import RedisLists
     from include.stores.warehouse.warehouse import Warehouse
 
 
-class Closable(Protocol):
-    """What holds a connection."""
+@dataclass(frozen=True)
+class SinkSpec:
+    """One store of events.
 
-    def close(self) -> None: ...
+    ``address`` says where its server is, ``open`` connects to it. ``needs`` is the EVENT_SCHEMA column that an event
+    must have to be stored (None: every event is); ``needs_vectors`` makes its task wait for the embeddings.
+    """
+
+    title: str
+    content: str
+    connection: str
+    address: Callable[[Settings], str]
+    open: Callable[[Settings], Sink]
+    needs: str | None = None
+    needs_vectors: bool = False
 
 
-@contextmanager
-def opened(*adapters: Any) -> Iterator[tuple[Any, ...]]:
-    """The adapters, each closed at the end whatever happens."""
-    with ExitStack() as stack:
-        for adapter in adapters:
-            stack.callback(adapter.close)
-        yield adapters
+def _open_mongo_sink(settings: Settings) -> Sink:
+    from include.sinks.mongo import MongoSink
+
+    return MongoSink(settings.mongo)
 
 
-def source(settings: KafkaSettings) -> KafkaSource:
+def _open_milvus_sink(settings: Settings) -> Sink:
+    from include.sinks.milvus import MilvusSink
+
+    return MilvusSink(settings.milvus, settings.embed.generation, settings.pipeline.shards)
+
+
+def _open_neo4j_sink(settings: Settings) -> Sink:
+    from include.sinks.neo4j import Neo4jSink
+
+    return Neo4jSink(settings.neo4j)
+
+
+def _open_warehouse_sink(settings: Settings) -> Sink:
+    from include.sinks.warehouse import WarehouseSink
+
+    return WarehouseSink(settings.warehouse)
+
+
+#: Every store of events, by the name of its module in ``include/sinks``. The DAG, the preloaded modules, the demo's
+#: check, the counts, docs/stores.md and the contract suite iterate over it. docs/adding-a-sink.md says how to add one.
+SINKS: Mapping[str, SinkSpec] = {
+    "mongo": SinkSpec(
+        title="MongoDB",
+        content="every valid event as one document",
+        connection="mongo_default",
+        address=lambda settings: settings.mongo.uri,
+        open=_open_mongo_sink,
+    ),
+    "milvus": SinkSpec(
+        title="Milvus",
+        content="one vector per event with a text",
+        connection="milvus_default",
+        address=lambda settings: settings.milvus.uri,
+        open=_open_milvus_sink,
+        needs="text",
+        needs_vectors=True,
+    ),
+    "neo4j": SinkSpec(
+        title="Neo4j",
+        content="one relationship per event with an item",
+        connection="neo4j_default",
+        address=lambda settings: settings.neo4j.uri,
+        open=_open_neo4j_sink,
+        needs="item_id",
+    ),
+    "warehouse": SinkSpec(
+        title="PostgreSQL",
+        content="every valid event as one row",
+        connection="warehouse_default",
+        address=lambda settings: settings.warehouse.dsn,
+        open=_open_warehouse_sink,
+    ),
+}
+
+
+def sink_spec(name: str) -> SinkSpec:
+    """Raises ``ConfigurationError`` for a name that is not registered."""
+    if name not in SINKS:
+        raise ConfigurationError(f"there is no sink {name!r} in include/bootstrap.py; SINKS has {', '.join(SINKS)}")
+    return SINKS[name]
+
+
+def open_sink(name: str, settings: Settings) -> Sink:
+    """The sink of that name. Raises ``ConfigurationError`` for a name that is not registered."""
+    spec = sink_spec(name)
+    if memory := _memory_servers(spec.address(settings)):
+        return memory.open_sink(name, spec.needs, spec.needs_vectors)
+    return spec.open(settings)
+
+
+def count_sinks(settings: Settings) -> dict[str, int]:
+    """The number of distinct events in each store."""
+    counts = {}
+    for name in SINKS:
+        with closing(open_sink(name, settings)) as sink:
+            counts[name] = sink.count()
+    return counts
+
+
+def open_source(settings: Settings) -> KafkaSource | MemorySource:
     """The topic of events."""
+    if memory := _memory_servers(settings.kafka.bootstrap):
+        return memory.source
     from include.sources.kafka import KafkaSource
 
-    return KafkaSource(settings)
+    return KafkaSource(settings.kafka)
 
 
-def dead_letters(settings: KafkaSettings) -> KafkaDeadLetters:
-    """The topic of messages that are no events."""
+def open_dead_letters(settings: Settings) -> KafkaDeadLetters | MemoryDeadLetters:
+    """The topic of messages that are not valid events."""
+    if memory := _memory_servers(settings.kafka.bootstrap):
+        return memory.dead_letters
     from include.sources.kafka import KafkaDeadLetters
 
-    return KafkaDeadLetters(settings)
+    return KafkaDeadLetters(settings.kafka)
 
 
-def validator() -> Validator:
+def open_embedder(settings: Settings) -> OpenAIEmbedder | MemoryEmbedder:
+    """The embedding server."""
+    if memory := _memory_servers(settings.embed.url):
+        return memory.open_embedder(settings.embed.generation)
+    from include.embedders.openai import OpenAIEmbedder
+
+    return OpenAIEmbedder(settings.embed)
+
+
+def open_warehouse(settings: Settings) -> Warehouse:
+    """The warehouse on PostgreSQL, with its statistics."""
+    from include.stores.warehouse.warehouse import Warehouse
+
+    return Warehouse(settings.warehouse)
+
+
+def open_lists(settings: Settings) -> RedisLists | MemoryLists:
+    """The recommendation lists that the reader serves."""
+    if memory := _memory_servers(settings.redis.url):
+        return memory.lists
+    from include.stores.redis import RedisLists
+
+    return RedisLists(settings.redis)
+
+
+def build_validator() -> Validator:
     """The Great Expectations suite."""
     from include.validation.great_expectations import GreatExpectationsValidator
 
     return GreatExpectationsValidator()
 
 
-def embedder(settings: EmbedSettings) -> OpenAIEmbedder:
-    """The embedding server."""
-    from include.embedders.openai import OpenAIEmbedder
-
-    return OpenAIEmbedder(settings)
-
-
-def files(settings: PipelineSettings) -> BatchStore:
+def open_files(settings: Settings) -> BatchStore:
     """The folder of files between tasks."""
     from include.stores.files import ArrowFiles
 
-    return ArrowFiles(settings.batch_path)
-
-
-def warehouse(settings: WarehouseSettings) -> Warehouse:
-    """The ledger, the text vectors, the engagement and the audience."""
-    from include.stores.warehouse.warehouse import Warehouse
-
-    return Warehouse(settings)
-
-
-def lists(settings: RedisSettings) -> RedisLists:
-    """The lists that the reader serves."""
-    from include.stores.redis import RedisLists
-
-    return RedisLists(settings)
-
-
-def mongo_sink(settings: MongoSettings) -> Sink:
-    """Events as documents."""
-    from include.sinks.mongo import MongoSink
-
-    return MongoSink(settings)
-
-
-def milvus_sink(settings: MilvusSettings, generation: Generation, shards: int) -> Sink:
-    """Vectors of events with a text."""
-    from include.sinks.milvus import MilvusSink
-
-    return MilvusSink(settings, generation, shards)
-
-
-def neo4j_sink(settings: Neo4jSettings) -> Sink:
-    """Engagements of events with an item."""
-    from include.sinks.neo4j import Neo4jSink
-
-    return Neo4jSink(settings)
-
-
-def warehouse_sink(settings: WarehouseSettings) -> Sink:
-    """Every event as a row."""
-    from include.sinks.warehouse import WarehouseSink
-    from include.stores.warehouse.warehouse import Warehouse
-
-    return WarehouseSink(Warehouse(settings).database)
+    return ArrowFiles(settings.pipeline.batch_path)
 
 
 @contextmanager
-def precompute_stores(
-    *,
-    warehouse: WarehouseSettings,
-    milvus: MilvusSettings,
-    neo4j: Neo4jSettings,
-    redis: RedisSettings,
-    generation: Generation,
-    pipeline: PipelineSettings,
-) -> Iterator[Stores]:
-    """Everything the precompute reads and writes, closed at the end."""
-    from include.pipeline.precompute import Stores
-    from include.stores.milvus import MilvusProfiles
-    from include.stores.neo4j import Neo4jGraph
-    from include.stores.redis import RedisLists
-    from include.stores.warehouse.warehouse import Warehouse
+def stage_ports(settings: Settings) -> Iterator[StagePorts]:
+    """What ``pipeline.stage`` needs."""
+    from include.pipeline.stage import StagePorts
 
-    house, profiles = Warehouse(warehouse), MilvusProfiles(milvus, generation)
-    graph, made = Neo4jGraph(neo4j), RedisLists(redis)
-    with opened(house, profiles, graph, made):
-        yield Stores(
-            audience=house.audience,
-            engagement=house.engagement,
-            text_vectors=house.text_vectors,
+    with (
+        closing(open_source(settings)) as source,
+        closing(open_dead_letters(settings)) as dead_letters,
+        closing(_open_pipeline_warehouse(settings)) as warehouse,
+    ):
+        yield StagePorts(
+            source=source,
+            dead_letters=dead_letters,
+            validator=build_validator(),
+            stored_versions=warehouse.stored_versions,
+            ledger=warehouse.ledger,
+            files=open_files(settings),
+        )
+
+
+@contextmanager
+def embed_ports(settings: Settings) -> Iterator[EmbedPorts]:
+    """What ``pipeline.embed`` needs."""
+    from include.pipeline.embed import EmbedPorts
+
+    with closing(open_embedder(settings)) as embedder, closing(_open_pipeline_warehouse(settings)) as warehouse:
+        yield EmbedPorts(open_files(settings), embedder, warehouse.text_vectors)
+
+
+@contextmanager
+def upsert_ports(sink_name: str, settings: Settings) -> Iterator[UpsertPorts]:
+    """What ``pipeline.upsert`` needs for one sink."""
+    from include.pipeline.upsert import UpsertPorts
+
+    with closing(open_sink(sink_name, settings)) as sink:
+        yield UpsertPorts(open_files(settings), sink, sink_spec(sink_name).needs_vectors)
+
+
+@contextmanager
+def commit_ports(settings: Settings) -> Iterator[CommitPorts]:
+    """What ``pipeline.commit`` needs."""
+    from include.pipeline.commit import CommitPorts
+
+    with closing(open_source(settings)) as source, closing(_open_pipeline_warehouse(settings)) as warehouse:
+        yield CommitPorts(warehouse.ledger, source, open_files(settings))
+
+
+@contextmanager
+def aggregate_port(settings: Settings) -> Iterator[Engagement]:
+    """What ``pipeline.aggregate`` needs."""
+    with closing(_open_pipeline_warehouse(settings)) as warehouse:
+        yield warehouse.engagement
+
+
+@contextmanager
+def precompute_ports(settings: Settings) -> Iterator[PrecomputePorts]:
+    """What ``pipeline.precompute`` needs."""
+    from include.pipeline.precompute import PrecomputePorts
+
+    with (
+        closing(_open_pipeline_warehouse(settings)) as warehouse,
+        closing(_open_profiles(settings)) as profiles,
+        closing(_open_graph(settings)) as graph,
+        closing(open_lists(settings)) as lists,
+    ):
+        yield PrecomputePorts(
+            activity=warehouse.activity,
+            engagement=warehouse.engagement,
+            text_vectors=warehouse.text_vectors,
             profiles=profiles,
             graph=graph,
-            lists=made,
-            files=files(pipeline),
-            generation=generation,
+            lists=lists,
+            files=open_files(settings),
+            generation=settings.embed.generation,
         )
+
+
+def _open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:
+    if memory := _memory_servers(settings.warehouse.dsn):
+        return memory.warehouse
+    return open_warehouse(settings)
+
+
+def _open_profiles(settings: Settings) -> MilvusProfiles | MemoryProfiles:
+    if memory := _memory_servers(settings.milvus.uri):
+        return memory.profiles
+    from include.stores.milvus import MilvusProfiles
+
+    return MilvusProfiles(settings.milvus, settings.embed.generation)
+
+
+def _open_graph(settings: Settings) -> Neo4jGraph | MemoryGraph:
+    if memory := _memory_servers(settings.neo4j.uri):
+        return memory.graph
+    from include.stores.neo4j import Neo4jGraph
+
+    return Neo4jGraph(settings.neo4j)
+
+
+def _memory_servers(address: str) -> MemoryServers | None:
+    """The servers of a ``memory://`` address, None for any other."""
+    if not address.startswith(MEMORY_SCHEME):
+        return None
+    from include.memory_servers import memory_servers
+
+    return memory_servers(address)

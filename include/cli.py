@@ -1,4 +1,4 @@
-"""``python -m include.cli``: what an operator asks of a running system, local or not."""
+"""``python -m include.cli``: queries for operators of a running system, local or not."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 
 from include import bootstrap
 from include.errors import MillraceError
-from include.settings import Settings
+from include.settings import EnvironmentSettings, KafkaSettings, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when done, 1 with a message that names what to change."""
+    """Returns 0 on success, 1 with a message that names what to change."""
     options = _parser().parse_args(arguments)
     try:
-        settings = Settings.from_environment(os.environ)
-        return _COMMANDS[options.command](settings, options)
+        return _COMMANDS[options.command](EnvironmentSettings(os.environ), options)
     except MillraceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -27,16 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m include.cli", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    letters = commands.add_parser("dead-letters", help="show the messages that were no events, by reason")
-    letters.add_argument("--reason", help="only this reason, with the original bytes")
-    letters.add_argument("--limit", type=int, default=10, help="how many messages to show (10)")
-    commands.add_parser("warnings", help="show what validation found odd about whole batches")
+    letters = commands.add_parser("dead-letters", help="show the messages that were not valid events, by reason")
+    letters.add_argument("--reason", help="show only this reason, with the original bytes")
+    letters.add_argument("--limit", type=int, default=10, help="the number of messages to show (default 10)")
+    warnings = commands.add_parser("warnings", help="show what validation found unusual about whole batches")
+    topic = os.environ.get("MILLRACE_TOPIC") or KafkaSettings.topic
+    warnings.add_argument("--topic", default=topic, help=f"the topic of events (MILLRACE_TOPIC, now {topic})")
     return parser
 
 
-def _dead_letters(settings: Settings, options: argparse.Namespace) -> int:
+def _show_dead_letters(settings: Settings, options: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
-    with bootstrap.opened(bootstrap.dead_letters(settings.kafka)) as (letters,):
+    with closing(bootstrap.open_dead_letters(settings)) as letters:
         for letter in letters.read():
             counts[letter.reason] += 1
             if letter.reason == options.reason and counts[letter.reason] <= options.limit:
@@ -49,15 +51,15 @@ def _dead_letters(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _warnings(settings: Settings, _: argparse.Namespace) -> int:
-    with bootstrap.opened(bootstrap.warehouse(settings.warehouse)) as (warehouse,):
-        for batch in warehouse.inventory.warnings(settings.kafka.topic):
+def _show_warnings(settings: Settings, options: argparse.Namespace) -> int:
+    with closing(bootstrap.open_warehouse(settings)) as warehouse:
+        for batch in warehouse.stats.warnings(options.topic):
             for warning in batch.warnings:
-                print(f"{settings.kafka.topic}[{batch.shard}] {batch.start}-{batch.end}: {warning}")
+                print(f"{options.topic}[{batch.shard}] {batch.start}-{batch.end}: {warning}")
     return 0
 
 
-_COMMANDS = {"dead-letters": _dead_letters, "warnings": _warnings}
+_COMMANDS = {"dead-letters": _show_dead_letters, "warnings": _show_warnings}
 
 if __name__ == "__main__":
     sys.exit(main())

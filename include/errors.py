@@ -1,22 +1,22 @@
-"""Every error of ours: what may pass by itself, and what will not.
+"""Every error that Millrace raises: transient or permanent.
 
-Adapters translate a driver's error into one of these once, at their head; Airflow's retry policy decides on the
-two marks in one place (``dags/dag_factories/policy.py``). A data error is neither: it is a dead letter.
+Adapters translate a driver's errors into these in one place each; Airflow's retry policy decides by these two classes
+(``dags/dag_factories/policy.py``). Invalid data is neither: it becomes a dead letter.
 """
 
 from __future__ import annotations
 
 
 class MillraceError(Exception):
-    """The root of every error raised on purpose."""
+    """The base class of every error raised on purpose."""
 
 
 class TransientError(MillraceError):
-    """It may pass by itself: a store is down, slow or restarting. The task is tried again."""
+    """May resolve by itself: a store is down, slow or restarting. The task is retried."""
 
 
 class PermanentError(MillraceError):
-    """It will not pass by itself: a setting, a credential or the data's place is wrong. The task fails at once."""
+    """Will not resolve by itself: a setting, a credential or the location of data is wrong. The task fails at once."""
 
 
 class ConfigurationError(PermanentError):
@@ -24,8 +24,8 @@ class ConfigurationError(PermanentError):
 
 
 class OffsetsGoneError(PermanentError):
-    """Offsets that a batch needs are no longer (or not yet) in the topic."""
+    """The topic no longer (or does not yet) hold the offsets of a batch."""
 
 
 class StagedBatchMissingError(PermanentError):
-    """The staged files of a batch are gone: clear the run from its ``stage`` task on."""
+    """The staged files of a batch do not exist: clear the run from its ``stage`` task on."""

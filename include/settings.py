@@ -1,21 +1,30 @@
-"""Every setting, read once from a mapping: the environment in a shell, Airflow's connections in a task.
+"""Every setting of the pipeline, by section.
 
-``Settings.from_environment(os.environ)`` and ``dags/dag_factories/connections.py`` are the only two readers.
+Two readers produce them: ``EnvironmentSettings`` in a shell, ``dags/dag_factories/connections.py`` in an Airflow task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Literal, Protocol
 
 from include.domain.generation import Generation
 from include.errors import ConfigurationError
+from include.settings_parser import PREFIX, SettingsParser, option_text
 
-#: How recency is counted: from the clock, or from the newest stored event (a file of old events has its own end).
+#: What recency counts from: the clock, or the newest stored event (a file of old events ends in the past).
 type AsOf = Literal["now", "newest_event"]
+type MessageIndex = Literal["IVF_FLAT", "HNSW", "FLAT"]
 
-PREFIX = "MILLRACE_"
+AS_OF: tuple[AsOf, ...] = ("now", "newest_event")
+MESSAGE_INDEXES: tuple[MessageIndex, ...] = ("IVF_FLAT", "HNSW", "FLAT")
+
+#: A server setting that begins so selects the adapter in memory: for dry runs and tests. What follows is its name.
+MEMORY_SCHEME = "memory://"
+
+_STACK_HINT = 'For the local stack: eval "$(python -m stack env)"'
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,9 @@ class KafkaSettings:
     def from_properties(cls, properties: Mapping[str, object]) -> KafkaSettings:
         """From librdkafka properties, as Airflow's Kafka connection has them in its extra.
 
-        ``group.id``, ``topic`` and ``dead_letter_topic`` may stand there too; every other property is an option.
+        ``group.id``, ``topic`` and ``dead_letter_topic`` may be among them; every other property is an option.
         """
-        values = {name: str(value) for name, value in properties.items()}
+        values = {name: option_text(value) for name, value in properties.items()}
         bootstrap = values.pop("bootstrap.servers", "")
         if not bootstrap:
             raise ConfigurationError('connection kafka_default: its extra needs {"bootstrap.servers": "host:port"}')
@@ -56,13 +65,13 @@ class MongoSettings:
 
 @dataclass(frozen=True)
 class MilvusSettings:
-    """The collections are named ``<name>_<generation>``; the plain name is an alias of the one that is served."""
+    """The collections are named ``<name>_<generation>``; the plain name is an alias of the first one."""
 
     uri: str
     token: str = field(default="", repr=False)
     message_collection: str = "message_vectors"
     profile_collection: str = "profile_vectors"
-    message_index: Literal["IVF_FLAT", "HNSW", "FLAT"] = "IVF_FLAT"
+    message_index: MessageIndex = "IVF_FLAT"
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,16 @@ class EmbedSettings:
 
 
 @dataclass(frozen=True)
+class StoreSettings:
+    """The server of a store without a section of its own: what a sink from ``make new-sink`` starts with."""
+
+    url: str = field(repr=False)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class PipelineSettings:
-    """``active_days`` None refreshes the list of every user; ``list_ttl_s`` is the time a list lives."""
+    """``active_days`` None refreshes the list of every user; ``list_ttl_s`` is how long a list lives, in seconds."""
 
     shards: int = 4
     batch_size: int = 50_000
@@ -111,91 +128,119 @@ class PipelineSettings:
     users_per_chunk: int = 2_000
 
 
-@dataclass(frozen=True)
-class Settings:
-    kafka: KafkaSettings
-    mongo: MongoSettings
-    milvus: MilvusSettings
-    neo4j: Neo4jSettings
-    warehouse: WarehouseSettings
-    redis: RedisSettings
-    embed: EmbedSettings
-    pipeline: PipelineSettings
+class Settings(Protocol):
+    """All sections. Reading one never needs the settings of another. Raises ``ConfigurationError``."""
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises ``ConfigurationError`` naming the first variable that is missing or wrong."""
-        env = _Environment(environment)
-        return cls(
-            kafka=KafkaSettings(
-                bootstrap=env.text("KAFKA_BOOTSTRAP"),
-                topic=env.text("TOPIC", KafkaSettings.topic),
-                dead_letter_topic=env.text("DEAD_LETTER_TOPIC", KafkaSettings.dead_letter_topic),
-            ),
-            mongo=MongoSettings(uri=env.text("MONGO_URI")),
-            milvus=MilvusSettings(uri=env.text("MILVUS_URI"), token=env.text("MILVUS_TOKEN", "")),
-            neo4j=Neo4jSettings(
-                uri=env.text("NEO4J_URI"),
-                user=env.text("NEO4J_USER", "neo4j"),
-                password=env.text("NEO4J_PASSWORD", ""),
-            ),
-            warehouse=WarehouseSettings(dsn=env.text("WAREHOUSE_DSN")),
-            redis=RedisSettings(url=env.text("REDIS_URL")),
-            embed=EmbedSettings(url=env.text("EMBED_URL"), api_key=env.text("EMBED_API_KEY", "")),
-            pipeline=pipeline_settings(env.values()),
+    @property
+    def kafka(self) -> KafkaSettings: ...
+    @property
+    def mongo(self) -> MongoSettings: ...
+    @property
+    def milvus(self) -> MilvusSettings: ...
+    @property
+    def neo4j(self) -> Neo4jSettings: ...
+    @property
+    def warehouse(self) -> WarehouseSettings: ...
+    @property
+    def redis(self) -> RedisSettings: ...
+    @property
+    def embed(self) -> EmbedSettings: ...
+    @property
+    def pipeline(self) -> PipelineSettings: ...
+    def store(self, name: str) -> StoreSettings:
+        """The server of a store without a section of its own."""
+
+
+class EnvironmentSettings:
+    """``Settings`` from ``MILLRACE_*`` variables; a section is read when it is first used."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._parser = SettingsParser.from_environment(environment)
+
+    @cached_property
+    def kafka(self) -> KafkaSettings:
+        parser = self._parser
+        return KafkaSettings(
+            bootstrap=parser.text("KAFKA_BOOTSTRAP", hint=_STACK_HINT),
+            topic=parser.text("TOPIC", KafkaSettings.topic),
+            dead_letter_topic=parser.text("DEAD_LETTER_TOPIC", KafkaSettings.dead_letter_topic),
+            group=parser.text("KAFKA_GROUP", KafkaSettings.group),
+            options=parser.options("KAFKA_OPTIONS"),
         )
 
+    @cached_property
+    def mongo(self) -> MongoSettings:
+        uri = self._parser.text("MONGO_URI", hint=_STACK_HINT)
+        return MongoSettings(uri, database=self._parser.text("MONGO_DATABASE", MongoSettings.database))
 
-def pipeline_settings(values: Mapping[str, str]) -> PipelineSettings:
+    @cached_property
+    def milvus(self) -> MilvusSettings:
+        parser = self._parser
+        return MilvusSettings(
+            uri=parser.text("MILVUS_URI", hint=_STACK_HINT),
+            token=parser.text("MILVUS_TOKEN", ""),
+            message_index=parser.choice("MILVUS_MESSAGE_INDEX", MilvusSettings.message_index, MESSAGE_INDEXES),
+        )
+
+    @cached_property
+    def neo4j(self) -> Neo4jSettings:
+        parser = self._parser
+        return Neo4jSettings(
+            uri=parser.text("NEO4J_URI", hint=_STACK_HINT),
+            user=parser.text("NEO4J_USER", Neo4jSettings.user),
+            password=parser.text("NEO4J_PASSWORD", ""),
+            database=parser.text("NEO4J_DATABASE", Neo4jSettings.database),
+        )
+
+    @cached_property
+    def warehouse(self) -> WarehouseSettings:
+        return WarehouseSettings(self._parser.text("WAREHOUSE_DSN", hint=_STACK_HINT))
+
+    @cached_property
+    def redis(self) -> RedisSettings:
+        return RedisSettings(self._parser.text("REDIS_URL", hint=_STACK_HINT))
+
+    @cached_property
+    def embed(self) -> EmbedSettings:
+        parser = self._parser
+        return EmbedSettings(
+            url=parser.text("EMBED_URL", hint=_STACK_HINT),
+            api_key=parser.text("EMBED_API_KEY", ""),
+            model=parser.text("EMBED_MODEL", EmbedSettings.model),
+            revision=parser.text("EMBED_REVISION", EmbedSettings.revision),
+            dimension=parser.integer("EMBED_DIMENSION", EmbedSettings.dimension, 1, 65_536),
+        )
+
+    @cached_property
+    def pipeline(self) -> PipelineSettings:
+        return pipeline_settings(pipeline_values(self._environment))
+
+    def store(self, name: str) -> StoreSettings:
+        """From ``MILLRACE_<NAME>_URL`` and ``MILLRACE_<NAME>_OPTIONS`` (a JSON object)."""
+        prefix = name.upper()
+        return StoreSettings(self._parser.text(f"{prefix}_URL"), self._parser.options(f"{prefix}_OPTIONS"))
+
+
+def pipeline_values(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ``MILLRACE_*`` by lower-case names without the prefix, as ``pipeline_settings`` takes them."""
+    return {n.removeprefix(PREFIX).lower(): value for n, value in environment.items() if n.startswith(PREFIX)}
+
+
+def pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
     """The pipeline's numbers from names without prefix (``batch_size``); absent ones take their default.
 
     ``list_ttl_minutes`` must be 5 to 15; ``active_days`` may be ``all``.
     """
     default = PipelineSettings()
-    as_of = values.get("as_of", default.as_of)
-    if as_of not in ("now", "newest_event"):
-        raise ConfigurationError(f"{_named('as_of')} is {as_of!r}; it must be now or newest_event")
-    active = values.get("active_days", str(default.active_days))
+    parser = SettingsParser(values, lambda name: f"millrace_{name} ({PREFIX}{name.upper()} in the environment)")
+    everyone = parser.text("active_days", "") == "all"
     return PipelineSettings(
-        shards=_integer(values, "shards", default.shards, 1, 4096),
-        batch_size=_integer(values, "batch_size", default.batch_size, 1, 1_000_000),
-        batch_path=values.get("batch_path", default.batch_path),
-        as_of="now" if as_of == "now" else "newest_event",
-        list_ttl_s=60 * _integer(values, "list_ttl_minutes", default.list_ttl_s // 60, 5, 15),
-        active_days=None if active == "all" else _integer(values, "active_days", 30, 1, 36_500, ", or all"),
-        users_per_chunk=_integer(values, "users_per_chunk", default.users_per_chunk, 1, 100_000),
+        shards=parser.integer("shards", default.shards, 1, 4096),
+        batch_size=parser.integer("batch_size", default.batch_size, 1, 1_000_000),
+        batch_path=parser.text("batch_path", default.batch_path),
+        as_of=parser.choice("as_of", default.as_of, AS_OF),
+        list_ttl_s=60 * parser.integer("list_ttl_minutes", default.list_ttl_s // 60, 5, 15),
+        active_days=None if everyone else parser.integer("active_days", 30, 1, 36_500, alternative="all"),
+        users_per_chunk=parser.integer("users_per_chunk", default.users_per_chunk, 1, 100_000),
     )
-
-
-def _named(name: str) -> str:
-    return f"millrace_{name} ({PREFIX}{name.upper()} in the environment)"
-
-
-def _integer(values: Mapping[str, str], name: str, default: int, least: int, most: int, other: str = "") -> int:
-    text = values.get(name, str(default))
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if not least <= number <= most:
-        raise ConfigurationError(f"{_named(name)} is {text!r}; it must be a whole number from {least} to {most}{other}")
-    return number
-
-
-class _Environment:
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    def text(self, name: str, default: str | None = None) -> str:
-        """What is empty is as if it were not set: that is how Compose hands on a variable without a value."""
-        value = self._environment.get(PREFIX + name) or default
-        if value is None:
-            raise ConfigurationError(f'{PREFIX}{name} is not set. For the local stack: eval "$(python -m stack env)"')
-        return value
-
-    def values(self) -> dict[str, str]:
-        return {
-            name.removeprefix(PREFIX).lower(): value
-            for name, value in self._environment.items()
-            if name.startswith(PREFIX) and value
-        }

@@ -1,4 +1,4 @@
-"""What Millrace adds to Airflow: a timetable, and modules loaded once instead of once a task."""
+"""What Millrace adds to Airflow: a timetable, and modules that are imported once instead of in every task."""
 
 from __future__ import annotations
 

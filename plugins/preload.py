@@ -1,7 +1,7 @@
-"""Load what the tasks import before the executor forks its workers: a task then pays for none of it.
+"""Import what tasks need before the executor forks its workers, so that no task pays for it.
 
-Great Expectations alone takes seconds. Only modules are loaded: a client, a thread or a model must not exist before
-a fork. A worker of another executor simply imports what it needs when it needs it.
+Great Expectations alone takes seconds. Only modules are imported: no client, thread or model may exist before a fork.
+Workers of other executors import what they need when they need it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from airflow.listeners import hookimpl
 
 log = logging.getLogger(__name__)
 
+#: Besides the modules of the sinks, which follow from the registry.
 _MODULES = (
     "numpy",
     "pandas",
@@ -30,7 +31,6 @@ _MODULES = (
     "pymilvus",
     "redis",
     "great_expectations",
-    "include.bootstrap",
     "include.embedders.openai",
     "include.pipeline.aggregate",
     "include.pipeline.commit",
@@ -38,12 +38,10 @@ _MODULES = (
     "include.pipeline.precompute",
     "include.pipeline.stage",
     "include.pipeline.upsert",
-    "include.sinks.milvus",
-    "include.sinks.mongo",
-    "include.sinks.neo4j",
-    "include.sinks.warehouse",
     "include.sources.kafka",
     "include.stores.files",
+    "include.stores.milvus",
+    "include.stores.neo4j",
     "include.stores.redis",
     "include.stores.warehouse.warehouse",
     "include.validation.great_expectations",
@@ -53,13 +51,20 @@ _MODULES = (
 @hookimpl
 def on_starting(component: Any) -> None:
     """Called by every long-lived component as it starts; only the scheduler forks tasks."""
-    # The component does not know yet what it is: Airflow calls this first.
+    # The component does not know its own kind yet: Airflow calls this first.
     if "scheduler" not in sys.argv:
         return
     # It logs every method that it documents.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    for name in _MODULES:
+    for name in modules_to_preload():
         try:
             importlib.import_module(name)
         except ImportError as error:
-            log.warning("%s was not loaded ahead of the tasks: %s", name, error)
+            log.warning("%s was not preloaded: %s", name, error)
+
+
+def modules_to_preload() -> tuple[str, ...]:
+    """Every module that tasks import, drivers included."""
+    from include.bootstrap import SINKS
+
+    return (*_MODULES, *(f"include.sinks.{name}" for name in SINKS))

@@ -1,4 +1,4 @@
-"""A timetable that never schedules a run by itself, but lets the hours of a DAG be backfilled."""
+"""A timetable that never schedules a run by itself, but makes the hours of a DAG available to backfills."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 
 class ReplayOnly(CronDataIntervalTimetable):
-    """Airflow backfills only what has a timetable; the scheduler asks with catchup off and gets no run."""
+    """Airflow backfills only DAGs with a timetable; the scheduler asks it with catchup off and gets no run."""
 
     @property
     def summary(self) -> str:

@@ -1,1 +1,1 @@
-"""The tasks of each family of DAGs, and what they share: connections, retry policy, run types."""
+"""The tasks of each family of DAGs, and what they share: connections, retry policy, XCom values."""

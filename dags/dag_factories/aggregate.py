@@ -7,13 +7,14 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, task
 
-from dag_factories import connections
 from dag_factories.assets import COMMITTED, ENGAGEMENT
+from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
+from include import bootstrap
 
 _DOC = """
-Counts engagement again for every hour whose events changed: after each committed batch, every full hour, and when
-triggered by hand. A backfill counts its own hours again, changed or not. Doing an hour twice gives the same rows.
+Recounts the engagement of every hour whose events changed: after each committed batch, every full hour, and when
+triggered by hand. A backfill recounts its own hours, changed or not. Recounting an hour twice gives the same rows.
 """
 
 
@@ -40,11 +41,10 @@ def aggregate(
     dag_run: Any = None, data_interval_start: datetime | None = None, data_interval_end: datetime | None = None
 ) -> dict[str, int]:
     """Recount the touched hours; in a backfill, the hours of its interval."""
-    from include import bootstrap
-    from include.pipeline import aggregate as step
+    from include.pipeline.aggregate import aggregate_between, aggregate_touched
 
-    with bootstrap.opened(bootstrap.warehouse(connections.warehouse())) as (warehouse,):
+    with bootstrap.aggregate_port(AirflowSettings()) as engagement:
         if dag_run.run_type != "backfill" or data_interval_start is None or data_interval_end is None:
-            return step.aggregate_touched(warehouse.engagement)
+            return aggregate_touched(engagement)
         start, end = data_interval_start.timestamp(), data_interval_end.timestamp()
-        return step.aggregate_between(warehouse.engagement, round(start * 1000), round(end * 1000))
+        return aggregate_between(engagement, round(start * 1000), round(end * 1000))

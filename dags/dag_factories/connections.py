@@ -1,9 +1,10 @@
-"""Airflow's connections and variables into Settings. Read inside tasks only, never while a DAG is parsed."""
+"""Airflow's connections and variables as ``Settings``. Read inside tasks only, never while a DAG is parsed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -11,6 +12,8 @@ from airflow.sdk import Connection, Variable
 
 from include.errors import ConfigurationError
 from include.settings import (
+    MEMORY_SCHEME,
+    MESSAGE_INDEXES,
     EmbedSettings,
     KafkaSettings,
     MilvusSettings,
@@ -18,9 +21,11 @@ from include.settings import (
     Neo4jSettings,
     PipelineSettings,
     RedisSettings,
+    StoreSettings,
     WarehouseSettings,
     pipeline_settings,
 )
+from include.settings_parser import SettingsParser, option_text
 
 KAFKA = "kafka_default"
 MONGO = "mongo_default"
@@ -30,94 +35,136 @@ WAREHOUSE = "warehouse_default"
 REDIS = "redis_default"
 EMBED = "embed_default"
 
-#: Read with the prefix millrace_ from Airflow's variables; without one, the default of PipelineSettings holds.
+#: Read from Airflow's variables with the prefix millrace_; a missing one takes the default of PipelineSettings.
 _VARIABLES = ("batch_size", "as_of", "list_ttl_minutes", "active_days", "users_per_chunk")
+#: Needed while a DAG is parsed, and therefore read from the environment of Airflow's processes.
+_STATIC_VARIABLES = ("shards", "batch_path", "batch_size")
 
 
-def kafka() -> KafkaSettings:
-    """Everything in ``extra``, as Airflow's Kafka provider has it; topic and dead_letter_topic may stand there too."""
-    return KafkaSettings.from_properties(Connection.get(KAFKA).extra_dejson)
+class AirflowSettings:
+    """``Settings`` from Airflow's connections and variables; a section is read when it is first used.
 
+    A connection of type ``memory`` (``AIRFLOW_CONN_MONGO_DEFAULT=memory://dry-run``) selects the adapter in memory.
+    """
 
-def mongo() -> MongoSettings:
-    """``schema`` names the database; every key of ``extra`` becomes an option of the address (``srv`` its scheme)."""
-    connection = Connection.get(MONGO)
-    options = dict(connection.extra_dejson)
-    scheme = "mongodb+srv" if str(options.pop("srv", "")).lower() == "true" else "mongodb"
-    query = _query(options)
-    uri = f"{scheme}://{_login(connection)}{_host(connection, MONGO)}/{query}"
-    return MongoSettings(uri=uri, database=connection.schema or "millrace")
+    @cached_property
+    def kafka(self) -> KafkaSettings:
+        """All of ``extra``, as in Airflow's Kafka provider, and optionally topic and dead_letter_topic."""
+        connection = Connection.get(KAFKA)
+        if address := _memory_address(connection):
+            return KafkaSettings(address)
+        return KafkaSettings.from_properties(connection.extra_dejson)
 
+    @cached_property
+    def mongo(self) -> MongoSettings:
+        """``schema`` is the database; every key of ``extra`` becomes an option of the URI (``srv`` its scheme)."""
+        connection = Connection.get(MONGO)
+        if address := _memory_address(connection):
+            return MongoSettings(address)
+        options = dict(connection.extra_dejson)
+        srv = _parser(MONGO, {"srv": options.pop("srv", None)}).boolean("srv", False)
+        scheme = "mongodb+srv" if srv else "mongodb"
+        uri = f"{scheme}://{_login(connection)}{_host(connection, MONGO)}/{_query(options)}"
+        return MongoSettings(uri=uri, database=connection.schema or MongoSettings.database)
 
-def milvus() -> MilvusSettings:
-    """``extra`` may set uri, token and message_index (IVF_FLAT, HNSW or FLAT)."""
-    connection = Connection.get(MILVUS)
-    extra = connection.extra_dejson
-    uri = extra.get("uri") or f"http://{_host(connection, MILVUS)}"
-    token = extra.get("token") or (f"{connection.login}:{connection.password or ''}" if connection.login else "")
-    index = extra.get("message_index", MilvusSettings.message_index)
-    if index not in ("IVF_FLAT", "HNSW", "FLAT"):
-        raise ConfigurationError(f"connection {MILVUS}: message_index is {index!r}; it must be IVF_FLAT, HNSW or FLAT")
-    return MilvusSettings(uri=uri, token=token, message_index=index)
+    @cached_property
+    def milvus(self) -> MilvusSettings:
+        """``extra`` may set uri, token and message_index (IVF_FLAT, HNSW or FLAT)."""
+        connection = Connection.get(MILVUS)
+        if address := _memory_address(connection):
+            return MilvusSettings(address)
+        extra = _parser(MILVUS, connection.extra_dejson)
+        login = f"{connection.login}:{connection.password or ''}" if connection.login else ""
+        return MilvusSettings(
+            uri=extra.text("uri", "") or f"http://{_host(connection, MILVUS)}",
+            token=extra.text("token", login),
+            message_index=extra.choice("message_index", MilvusSettings.message_index, MESSAGE_INDEXES),
+        )
 
+    @cached_property
+    def neo4j(self) -> Neo4jSettings:
+        """``extra`` may set scheme (neo4j, neo4j+s, bolt ...); ``schema`` is the database."""
+        connection = Connection.get(NEO4J)
+        if address := _memory_address(connection):
+            return Neo4jSettings(address)
+        scheme = _parser(NEO4J, connection.extra_dejson).text("scheme", "neo4j")
+        return Neo4jSettings(
+            uri=f"{scheme}://{_host(connection, NEO4J)}",
+            user=connection.login or Neo4jSettings.user,
+            password=connection.password or "",
+            database=connection.schema or Neo4jSettings.database,
+        )
 
-def neo4j() -> Neo4jSettings:
-    """``extra`` may set scheme (neo4j, neo4j+s, bolt ...); ``schema`` names the database."""
-    connection = Connection.get(NEO4J)
-    return Neo4jSettings(
-        uri=f"{connection.extra_dejson.get('scheme', 'neo4j')}://{_host(connection, NEO4J)}",
-        user=connection.login or "neo4j",
-        password=connection.password or "",
-        database=connection.schema or "neo4j",
-    )
+    @cached_property
+    def warehouse(self) -> WarehouseSettings:
+        """A postgres connection; ``schema`` is the database, ``extra`` holds libpq options."""
+        connection = Connection.get(WAREHOUSE)
+        if address := _memory_address(connection):
+            return WarehouseSettings(address)
+        database, query = connection.schema or "warehouse", _query(connection.extra_dejson)
+        host = _host(connection, WAREHOUSE)
+        return WarehouseSettings(dsn=f"postgresql://{_login(connection)}{host}/{database}{query}")
 
+    @cached_property
+    def redis(self) -> RedisSettings:
+        """``extra`` may set db (0) and ssl (false)."""
+        connection = Connection.get(REDIS)
+        if address := _memory_address(connection):
+            return RedisSettings(address)
+        extra = _parser(REDIS, connection.extra_dejson)
+        scheme = "rediss" if extra.boolean("ssl", False) else "redis"
+        password = quote(connection.password or "", safe="")
+        login = f"{quote(connection.login or '', safe='')}:{password}@" if password else ""
+        return RedisSettings(url=f"{scheme}://{login}{_host(connection, REDIS)}/{extra.integer('db', 0, 0, 65_535)}")
 
-def warehouse() -> WarehouseSettings:
-    """A postgres connection; ``schema`` names the database, ``extra`` holds libpq options."""
-    connection = Connection.get(WAREHOUSE)
-    query = _query(connection.extra_dejson)
-    database = connection.schema or "warehouse"
-    return WarehouseSettings(dsn=f"postgresql://{_login(connection)}{_host(connection, WAREHOUSE)}/{database}{query}")
+    @cached_property
+    def embed(self) -> EmbedSettings:
+        """An http connection; the password is the API key, ``extra`` may set url, model, revision and dimension."""
+        connection = Connection.get(EMBED)
+        extra = _parser(EMBED, connection.extra_dejson)
+        url = _memory_address(connection) or extra.text("url", "")
+        return EmbedSettings(
+            url=url or f"{connection.schema or 'http'}://{_host(connection, EMBED)}/v1",
+            api_key=connection.password or "",
+            model=extra.text("model", EmbedSettings.model),
+            revision=extra.text("revision", EmbedSettings.revision),
+            dimension=extra.integer("dimension", EmbedSettings.dimension, 1, 65_536),
+        )
 
+    @cached_property
+    def pipeline(self) -> PipelineSettings:
+        """Airflow's variables override the environment, which overrides the defaults."""
+        values: dict[str, object] = dict(static_values(os.environ))
+        for name in _VARIABLES:
+            value = Variable.get(f"millrace_{name}", default=None)
+            if value is not None:
+                values[name] = value
+        return pipeline_settings(values)
 
-def redis() -> RedisSettings:
-    """``extra`` may set db (0) and ssl (false)."""
-    connection = Connection.get(REDIS)
-    extra = connection.extra_dejson
-    scheme = "rediss" if str(extra.get("ssl", "")).lower() == "true" else "redis"
-    password = quote(connection.password or "", safe="")
-    login = f"{quote(connection.login or '', safe='')}:{password}@" if password else ""
-    return RedisSettings(url=f"{scheme}://{login}{_host(connection, REDIS)}/{extra.get('db', 0)}")
-
-
-def embed() -> EmbedSettings:
-    """An http connection; the password is the API key, ``extra`` may set url, model, revision and dimension."""
-    connection = Connection.get(EMBED)
-    extra = connection.extra_dejson
-    default = EmbedSettings(url="")
-    return EmbedSettings(
-        url=extra.get("url") or f"{connection.schema or 'http'}://{_host(connection, EMBED)}/v1",
-        api_key=connection.password or "",
-        model=extra.get("model", default.model),
-        revision=str(extra.get("revision", default.revision)),
-        dimension=_dimension(extra.get("dimension", default.dimension)),
-    )
-
-
-def pipeline() -> PipelineSettings:
-    """Airflow's variables over the environment (MILLRACE_SHARDS, MILLRACE_BATCH_PATH) over the defaults."""
-    values: dict[str, str] = static_values(os.environ)
-    for name in _VARIABLES:
-        value = Variable.get(f"millrace_{name}", default=None)
-        if value is not None:
-            values[name] = str(value)
-    return pipeline_settings(values)
+    def store(self, name: str) -> StoreSettings:
+        """From the connection ``<name>_default``: ``url`` of its extra, or its own fields; all else are options."""
+        conn_id = f"{name}_default"
+        connection = Connection.get(conn_id)
+        options = {option: option_text(value) for option, value in connection.extra_dejson.items()}
+        url = _memory_address(connection) or options.pop("url", "")
+        address = f"{connection.conn_type}://{_login(connection)}"
+        return StoreSettings(url or f"{address}{_host(connection, conn_id)}/{connection.schema or ''}", options)
 
 
 def static_values(environment: Mapping[str, str]) -> dict[str, str]:
-    """What must be known while a DAG is parsed, from the environment."""
-    names = {"MILLRACE_SHARDS": "shards", "MILLRACE_BATCH_PATH": "batch_path", "MILLRACE_BATCH_SIZE": "batch_size"}
-    return {ours: environment[name] for name, ours in names.items() if environment.get(name)}
+    """The settings that must be known while a DAG is parsed, from the environment."""
+    values = {name: environment.get(f"MILLRACE_{name.upper()}", "") for name in _STATIC_VARIABLES}
+    return {name: value for name, value in values.items() if value}
+
+
+def _parser(conn_id: str, extra: Mapping[str, object]) -> SettingsParser:
+    return SettingsParser(extra, lambda name: f"connection {conn_id}: {name}")
+
+
+def _memory_address(connection: Any) -> str:
+    """``memory://<name>`` for a connection of type memory, empty for any other."""
+    is_memory = connection.conn_type == MEMORY_SCHEME.removesuffix("://")
+    return f"{MEMORY_SCHEME}{connection.host or ''}" if is_memory else ""
 
 
 def _host(connection: Any, conn_id: str) -> str:
@@ -128,16 +175,9 @@ def _host(connection: Any, conn_id: str) -> str:
     return f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
 
 
-def _dimension(value: object) -> int:
-    text = str(value)
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ConfigurationError(f"connection {EMBED}: dimension is {value!r}; it must be a whole number above 0")
-    return int(text)
-
-
 def _query(options: Mapping[str, object]) -> str:
-    """As drivers read it: JSON's true is ``true``, and a blank is no plus (libpq would keep that)."""
-    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+    """Options as a URI query. Blanks are percent-encoded: libpq would read a plus literally."""
+    texts = {name: option_text(value) for name, value in options.items()}
     return f"?{urlencode(texts, quote_via=quote)}" if texts else ""
 
 

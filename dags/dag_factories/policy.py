@@ -1,4 +1,4 @@
-"""How every task of ours is run and tried again: the one place that decides on our two kinds of errors."""
+"""How every task is run and retried: the one place that decides between transient and permanent errors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
 from include.errors import PermanentError, TransientError
 
-#: No event is older, so that a backfill may reach as far back as a user likes.
+#: No event is older than this, so a backfill may start as early as a user likes.
 START = datetime(2010, 1, 1, tzinfo=UTC)
 
-#: What will not pass by itself fails at once; what may pass is tried for about half an hour. Anything else (a killed
-#: worker, a bug) gets the task's ordinary retries.
+#: Permanent errors fail at once; transient ones are retried for about half an hour. Anything else (a killed worker, a
+#: bug) gets the task's ordinary retries.
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
-        RetryRule(exception=PermanentError, action=RetryAction.FAIL, reason="it will not pass by itself"),
-        RetryRule(exception=TransientError, action=RetryAction.RETRY, reason="a server is away"),
+        RetryRule(exception=PermanentError, action=RetryAction.FAIL, reason="it will not resolve by itself"),
+        RetryRule(exception=TransientError, action=RetryAction.RETRY, reason="a server is unavailable"),
     ]
 )
 

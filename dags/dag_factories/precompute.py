@@ -1,19 +1,20 @@
-"""The DAG that makes recommendation lists and puts them into Redis."""
+"""The DAG that builds recommendation lists and puts them into Redis."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-import msgspec
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
 
-from dag_factories import connections
 from dag_factories.assets import ENGAGEMENT
+from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
+from dag_factories.xcom import from_xcom, to_xcom
+from include import bootstrap
 
 _DOC = """
-Makes the list of every user whose events changed, and of active users whose list is about to end: after each
+Rebuilds the list of every user whose events changed, and of active users whose list expires soon: after each
 aggregation and every five minutes. Lists live for `millrace_list_ttl_minutes`; the newest one wins.
 """
 
@@ -42,55 +43,41 @@ def precompute_dag() -> DAG:
 
 @task
 def select_users(dag_run: Any = None, ti: Any = None) -> list[int]:
-    """Choose whose list is due; returns the numbers of their chunks, over which the next two tasks are mapped."""
+    """Choose the users whose list is due. Returns the chunk numbers, over which the next two tasks are mapped."""
     from include.domain.identity import digest
-    from include.pipeline import precompute as step
+    from include.pipeline import precompute
 
-    pipeline = connections.pipeline()
-    with stores() as opened:
-        ref = step.select(digest(dag_run.run_id.encode()), round(time.time() * 1000), pipeline, opened)
-    ti.xcom_push(key="ref", value=msgspec.to_builtins(ref))
+    settings = AirflowSettings()
+    with bootstrap.precompute_ports(settings) as ports:
+        now_ms = round(time.time() * 1000)
+        ref = precompute.select_users(digest(dag_run.run_id.encode()), now_ms, settings.pipeline, ports)
+    ti.xcom_push(key="ref", value=to_xcom(ref))
     return list(range(ref.chunks))
 
 
 @task
 def build_profiles(ref: dict[str, Any], chunk: int) -> int:
     """Rebuild the profiles of a chunk's changed users from all of their events."""
-    from include.pipeline import precompute as step
+    from include.pipeline import precompute
 
-    with stores() as opened:
-        return step.build_profiles(msgspec.convert(ref, step.RunRef), chunk, opened)
+    with bootstrap.precompute_ports(AirflowSettings()) as ports:
+        return precompute.build_profiles(from_xcom(ref, precompute.RunRef), chunk, ports)
 
 
 @task(trigger_rule="none_failed")
 def recommend(ref: dict[str, Any], chunk: int) -> int:
-    """Rank and pack the lists of a chunk's users."""
-    from include.pipeline import precompute as step
+    """Rank items and pack the lists of a chunk's users."""
+    from include.pipeline import precompute
 
-    pipeline = connections.pipeline()
-    with stores() as opened:
-        return step.recommend(msgspec.convert(ref, step.RunRef), chunk, pipeline, opened)
+    with bootstrap.precompute_ports(AirflowSettings()) as ports:
+        return precompute.recommend(from_xcom(ref, precompute.RunRef), chunk, ports)
 
 
 @task(trigger_rule="none_failed")
 def publish(ref: dict[str, Any]) -> int:
-    """Put the lists into Redis; the popular one too, when no user's list was due."""
-    from include.pipeline import precompute as step
+    """Put the lists into Redis; the popular list too, even when no user's list was due."""
+    from include.pipeline import precompute
 
-    pipeline = connections.pipeline()
-    with stores() as opened:
-        return step.publish(msgspec.convert(ref, step.RunRef), pipeline, opened)
-
-
-def stores() -> Any:
-    """Every store of the precompute, closed at the end of the block."""
-    from include import bootstrap
-
-    return bootstrap.precompute_stores(
-        warehouse=connections.warehouse(),
-        milvus=connections.milvus(),
-        neo4j=connections.neo4j(),
-        redis=connections.redis(),
-        generation=connections.embed().generation,
-        pipeline=connections.pipeline(),
-    )
+    settings = AirflowSettings()
+    with bootstrap.precompute_ports(settings) as ports:
+        return precompute.publish(from_xcom(ref, precompute.RunRef), settings.pipeline, ports)

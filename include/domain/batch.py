@@ -1,9 +1,9 @@
-"""The batch: a claimed range of offsets of one shard, and what its staging made of it."""
+"""The batch: a claimed range of offsets of one shard, and the result of staging it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -13,7 +13,7 @@ import pyarrow as pa
 from include.domain.event import Event
 from include.domain.reasons import Reason
 
-#: One row an event, in every file that travels between the tasks of an ingest run.
+#: One row per event, in every file that the tasks of an ingest run pass on.
 EVENT_SCHEMA = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -31,21 +31,21 @@ EVENT_SCHEMA = pa.schema(
         pa.field("text_hash", pa.string()),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("published_at", pa.int64(), nullable=False),
-        #: Whether a store may hold another content of this identity that has to go.
+        #: Whether a store may hold an older content of this identity that has to be removed.
         pa.field("replaces", pa.bool_(), nullable=False),
     ]
 )
 
 
 class BatchMode(StrEnum):
-    """LIVE batches follow one another and move the offsets; RANGE batches repeat a stretch and move nothing."""
+    """LIVE batches are consecutive and move the offsets; RANGE batches ingest a range again and move nothing."""
 
     LIVE = "live"
     RANGE = "range"
 
 
 class BatchRef(msgspec.Struct, frozen=True):
-    """``[start, end)`` of one shard: the only thing, with counters, that travels between tasks."""
+    """``[start, end)`` of one shard: all that tasks pass on, besides counters."""
 
     topic: str
     shard: int
@@ -55,17 +55,17 @@ class BatchRef(msgspec.Struct, frozen=True):
 
     @property
     def batch_id(self) -> str:
-        """A name made of the range and the mode alone: a retry, and a repetition of the range, have the same."""
+        """Computed from the range and the mode alone, so a retry, or a second run over the range, has the same id."""
         return f"{self.topic}-{self.shard:03d}-{self.start:012d}-{self.end:012d}-{self.mode}"
 
     @property
     def size(self) -> int:
-        """How many offsets the range spans."""
+        """The number of offsets in the range."""
         return self.end - self.start
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One Kafka message: where it stands, when it was published (ms since 1970), its bytes."""
+    """One Kafka message: its place, its publication time (ms since 1970) and its bytes."""
 
     shard: int
     offset: int
@@ -75,7 +75,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that is no event, with the reason and its original bytes."""
+    """A message that is not a valid event, with the reason and its original bytes."""
 
     topic: str
     record: Record
@@ -83,7 +83,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """topic-partition-offset: the key under which readers drop repeated dead letters."""
+        """topic-partition-offset: the key by which readers drop duplicate dead letters."""
         return f"{self.topic}-{self.record.shard}-{self.record.offset}"
 
 
@@ -91,28 +91,29 @@ class DeadLetter(msgspec.Struct, frozen=True):
 class StagedBatch:
     """The valid events of a batch, each identity once, and the vectors of their texts.
 
-    ``events`` has EVENT_SCHEMA. ``vectors`` has one normalised float32 row for each of ``text_hashes``.
+    ``events`` has EVENT_SCHEMA. ``vectors`` has one normalised float32 row for each of ``text_hashes``; both are empty
+    for a sink that needs no vectors.
     """
 
     ref: BatchRef
     events: pa.Table
-    text_hashes: tuple[str, ...]
-    vectors: np.ndarray
+    text_hashes: tuple[str, ...] = ()
+    vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
 
 
 class StageCounts(msgspec.Struct, frozen=True):
-    """What became of the messages of a batch: delivered = valid + the sum of dead_letters."""
+    """The outcome of staging a batch: delivered = valid + the sum of dead_letters."""
 
     delivered: int = 0
     valid: int = 0
-    #: Valid events that another of the same batch, or a newer one stored before, stands for.
+    #: Valid events superseded by another event of the batch, or by a newer content that is already stored.
     dropped: int = 0
     dead_letters: dict[str, int] = {}
     warnings: list[str] = []
 
 
 def events_table(events: Iterable[tuple[Record, Event]]) -> pa.Table:
-    """EVENT_SCHEMA rows for ``events``, in their order; ``replaces`` is false."""
+    """EVENT_SCHEMA rows for ``events``, in the same order; ``replaces`` is false."""
     rows = list(events)
     columns = [
         [event.event_id for _, event in rows],

@@ -1,6 +1,6 @@
-"""The event: from the bytes of a Kafka message to a frozen value, or to the reason why it is none.
+"""The event: decodes the bytes of a Kafka message into a frozen value, or finds the reason why it is not valid.
 
-Only the shape is judged here; the values are judged for a whole batch at once (``include/validation``).
+Only the shape is checked here; values are checked for a whole batch at once (``include/validation``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from include.domain.identity import digest, event_id, text_hash
+from include.domain.precedence import Precedence
 from include.domain.reasons import Reason
 
 ID_MAX = 128
@@ -32,7 +33,7 @@ _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 
 class InvalidEventError(Exception):
-    """A message that is no event; ``reason`` says why. Never leaves the staging of its batch."""
+    """A message that is not a valid event; ``reason`` says why. Never leaves the staging of its batch."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
@@ -40,7 +41,7 @@ class InvalidEventError(Exception):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event as every store keeps it. Absent fields are None; times are milliseconds since 1970, UTC."""
+    """One event as every store holds it. Absent fields are None; times are milliseconds since 1970, UTC."""
 
     user_id: str
     message_id: str
@@ -51,28 +52,28 @@ class Event(msgspec.Struct, frozen=True):
     campaign_id: str | None = None
     value: float | None = None
     version: int = 0
-    #: The fields that we do not know, as one JSON object with sorted keys; None when there are none.
+    #: Unknown fields as one JSON object with sorted keys; None when there are none.
     extra: str | None = None
 
     @property
     def event_id(self) -> str:
-        """The digest of (user, message): the key in every store."""
+        """The digest of (user_id, message_id): the key in every store."""
         return event_id(self.user_id, self.message_id)
 
     @property
     def text_hash(self) -> str | None:
-        """The key of the text's vector, None without a text."""
+        """The key of the text's vector; None without a text."""
         return None if self.text is None else text_hash(self.text)
 
     @property
     def digest(self) -> str:
-        """A digest of the content: equal for equal events, whatever the spelling of their JSON."""
+        """A digest of the content: equal for equal events, however their JSON is written."""
         return digest(_CANONICAL.encode(self))
 
     @property
-    def precedence(self) -> tuple[int, str]:
-        """Of two events with one identity, the one with the higher precedence stands, in whatever order they come."""
-        return self.version, self.digest
+    def precedence(self) -> Precedence:
+        """Decides between two events with one identity: the higher wins, whatever the order of arrival."""
+        return Precedence(self.version, self.digest)
 
 
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
@@ -82,97 +83,97 @@ _DECODER = msgspec.json.Decoder()
 def decode(payload: bytes | None) -> Event:
     """The event in ``payload``. Raises ``InvalidEventError`` with the first rule that fails, in the order of Reason."""
     fields = _read_object(payload)
-    user_id = _required(fields, "user_id", Reason.USER_ID_MISSING, Reason.USER_ID_NOT_A_STRING)
-    message_id = _required(fields, "message_id", Reason.MESSAGE_ID_MISSING, Reason.MESSAGE_ID_NOT_A_STRING)
-    kind = _required(fields, "kind", Reason.KIND_MISSING, Reason.KIND_NOT_A_STRING)
+    user_id = _require_string(fields, "user_id", Reason.USER_ID_MISSING, Reason.USER_ID_NOT_A_STRING)
+    message_id = _require_string(fields, "message_id", Reason.MESSAGE_ID_MISSING, Reason.MESSAGE_ID_NOT_A_STRING)
+    kind = _require_string(fields, "kind", Reason.KIND_MISSING, Reason.KIND_NOT_A_STRING)
     return Event(
         user_id=user_id,
         message_id=message_id,
         kind=kind,
-        occurred_at=_time(fields.get("occurred_at")),
-        text=_text(fields.get("text")),
-        item_id=_optional(fields.get("item_id"), Reason.ITEM_ID_NOT_A_STRING),
-        campaign_id=_optional(fields.get("campaign_id"), Reason.CAMPAIGN_ID_NOT_A_STRING),
-        value=_number(fields.get("value")),
-        version=_integer(fields.get("version")),
-        extra=_extra(fields),
+        occurred_at=_parse_time(fields.get("occurred_at")),
+        text=_parse_text(fields.get("text")),
+        item_id=_optional_string(fields.get("item_id"), Reason.ITEM_ID_NOT_A_STRING),
+        campaign_id=_optional_string(fields.get("campaign_id"), Reason.CAMPAIGN_ID_NOT_A_STRING),
+        value=_parse_number(fields.get("value")),
+        version=_parse_integer(fields.get("version")),
+        extra=_encode_extra(fields),
     )
 
 
-def _fail(reason: Reason) -> NoReturn:
+def _reject(reason: Reason) -> NoReturn:
     raise InvalidEventError(reason)
 
 
 def _read_object(payload: bytes | None) -> dict[str, Any]:
     if not payload:
-        _fail(Reason.EMPTY_MESSAGE)
+        _reject(Reason.EMPTY_MESSAGE)
     try:
         fields = _DECODER.decode(payload)
     except UnicodeDecodeError:
-        _fail(Reason.INVALID_UTF8)
+        _reject(Reason.INVALID_UTF8)
     except (msgspec.DecodeError, RecursionError):
         fields = _read_leniently(payload)
     if not isinstance(fields, dict):
-        _fail(Reason.NOT_AN_OBJECT)
+        _reject(Reason.NOT_AN_OBJECT)
     return fields
 
 
 def _read_leniently(payload: bytes) -> Any:
-    """What the fast decoder refuses and the standard library reads (NaN, 1e400, a lone surrogate): the rule of the
-    field it stands in gives a better reason than «invalid JSON»."""
+    """Read what the fast decoder rejects and the standard library accepts (NaN, 1e400, a lone surrogate): the rule of
+    the field that contains it gives a better reason than «invalid JSON»."""
     try:
         return json.loads(payload.decode())
     except UnicodeDecodeError:
-        _fail(Reason.INVALID_UTF8)
+        _reject(Reason.INVALID_UTF8)
     except (ValueError, RecursionError):
-        _fail(Reason.INVALID_JSON)
+        _reject(Reason.INVALID_JSON)
 
 
-def _clean(value: str) -> str:
-    # isascii is a flag of the string: nearly all ids skip the search, and NUL is found by C code
+def _check_characters(value: str) -> str:
+    # isascii only reads a flag of the string, so nearly all ids skip the regular expression
     if "\x00" in value or (not value.isascii() and _FORBIDDEN.search(value)):
-        _fail(Reason.FORBIDDEN_CHARACTERS)
+        _reject(Reason.FORBIDDEN_CHARACTERS)
     return value
 
 
-def _required(fields: dict[str, Any], name: str, missing: Reason, not_a_string: Reason) -> str:
+def _require_string(fields: dict[str, Any], name: str, missing: Reason, not_a_string: Reason) -> str:
     value = fields.get(name)
     if value is None:
-        _fail(missing)
+        _reject(missing)
     if not isinstance(value, str):
-        _fail(not_a_string)
-    return _clean(value)
+        _reject(not_a_string)
+    return _check_characters(value)
 
 
-def _optional(value: Any, not_a_string: Reason) -> str | None:
+def _optional_string(value: Any, not_a_string: Reason) -> str | None:
     """An optional string; null and the empty string are absent."""
     if value is None:
         return None
     if not isinstance(value, str):
-        _fail(not_a_string)
-    return _clean(value) or None
+        _reject(not_a_string)
+    return _check_characters(value) or None
 
 
-def _text(value: Any) -> str | None:
-    """The text; one of white space only says nothing and is absent."""
-    text = _optional(value, Reason.TEXT_NOT_A_STRING)
+def _parse_text(value: Any) -> str | None:
+    """The text; one that is only white space counts as absent."""
+    text = _optional_string(value, Reason.TEXT_NOT_A_STRING)
     return text if text is not None and not text.isspace() else None
 
 
-def _time(value: Any) -> int:
-    """RFC 3339 with an offset, as milliseconds since 1970; what is finer than a millisecond is cut off."""
+def _parse_time(value: Any) -> int:
+    """An RFC 3339 timestamp with an offset as milliseconds since 1970; finer fractions are cut off."""
     if value is None:
-        _fail(Reason.OCCURRED_AT_MISSING)
+        _reject(Reason.OCCURRED_AT_MISSING)
     try:
         moment = msgspec.convert(value, datetime) if isinstance(value, str) else None
     except msgspec.ValidationError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        _fail(Reason.OCCURRED_AT_INVALID)
+        _reject(Reason.OCCURRED_AT_INVALID)
     milliseconds = (moment - _EPOCH) // _MILLISECOND
-    # The offset may move a time out of the years 1 to 9999, which no store can hold.
+    # The offset may move a time out of the years 1 to 9999, and no store can hold that.
     if not _FIRST_MOMENT <= milliseconds <= _LAST_MOMENT:
-        _fail(Reason.OCCURRED_AT_INVALID)
+        _reject(Reason.OCCURRED_AT_INVALID)
     return milliseconds
 
 
@@ -180,51 +181,51 @@ _FIRST_MOMENT = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _LAST_MOMENT = (datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
-def _number(value: Any) -> float | None:
+def _parse_number(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        _fail(Reason.VALUE_NOT_A_NUMBER)
+        _reject(Reason.VALUE_NOT_A_NUMBER)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        _fail(Reason.VALUE_NOT_FINITE)
-    return number + 0.0  # -0.0 and 0.0 are one value and must have one digest
+        _reject(Reason.VALUE_NOT_FINITE)
+    return number + 0.0  # -0.0 equals 0.0, so both must have the same digest
 
 
-def _integer(value: Any) -> int:
+def _parse_integer(value: Any) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int):
-        _fail(Reason.VERSION_NOT_AN_INTEGER)
+        _reject(Reason.VERSION_NOT_AN_INTEGER)
     if not 0 <= value <= VERSION_MAX:
-        _fail(Reason.VERSION_OUT_OF_RANGE)
+        _reject(Reason.VERSION_OUT_OF_RANGE)
     return value
 
 
-def _extra(fields: dict[str, Any]) -> str | None:
+def _encode_extra(fields: dict[str, Any]) -> str | None:
     if fields.keys() <= _FIELDS:
         return None
     unknown = {name: value for name, value in fields.items() if name not in _FIELDS and value is not None}
     if not unknown:
         return None
-    _storable(unknown, _MAX_DEPTH)
+    _check_storable(unknown, _MAX_DEPTH)
     return _CANONICAL.encode(unknown).decode()
 
 
-def _storable(value: Any, depth: int) -> None:
-    """Refuse what some store cannot keep: NUL, lone surrogates, numbers beyond 64 bits, deep nesting."""
+def _check_storable(value: Any, depth: int) -> None:
+    """Reject what some store cannot hold: NUL, lone surrogates, numbers beyond 64 bits, deep nesting."""
     if isinstance(value, str):
-        _clean(value)
+        _check_characters(value)
     elif (isinstance(value, float) and not math.isfinite(value)) or (
         isinstance(value, int) and not -(2**63) <= value < 2**63
     ):
-        _fail(Reason.UNKNOWN_FIELDS_NOT_STORABLE)
+        _reject(Reason.UNKNOWN_FIELDS_NOT_STORABLE)
     elif isinstance(value, dict | list):
         if depth == 0:
-            _fail(Reason.UNKNOWN_FIELDS_NOT_STORABLE)
+            _reject(Reason.UNKNOWN_FIELDS_NOT_STORABLE)
         members = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         for member in members:
-            _storable(member, depth - 1)
+            _check_storable(member, depth - 1)

@@ -1,4 +1,4 @@
-"""The generation: an embedding model, its revision and its dimension. Every vector is stamped with one."""
+"""The generation: an embedding model, its revision and its dimension. Every vector belongs to one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ class Generation(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """A short name of letters, digits and underscores: part of collection names and Redis keys."""
+        """A short name of letters, digits and underscores, used in collection names and Redis keys."""
         plain = re.sub(r"[^a-z0-9]+", "_", f"{self.model}_{self.revision}".lower()).strip("_")
         return f"{plain}_{self.dimension}"

@@ -1,6 +1,6 @@
-"""Computed identities: of an event, of its content, of a text, and the shard of a user.
+"""Computed ids: of an event, its content and its text; and the shard of a user.
 
-Nothing here is random: the same input gives the same id on every machine, so that each write may be repeated.
+Nothing here is random: the same input gives the same id on every machine, so every write can be repeated safely.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ def digest(data: bytes) -> str:
 
 
 def event_id(user_id: str, message_id: str) -> str:
-    """The one key of an event in every store: a digest of its identity.
+    """The key of an event in every store: a digest of its identity.
 
-    The user's length stands before it, so that ("a", "bc") and ("ab", "c") differ.
+    The length of the user id comes first, so that ("a", "bc") and ("ab", "c") differ.
     """
     user = user_id.encode()
     return digest(b"%d:%b%b" % (len(user), user, message_id.encode()))
 
 
 def text_hash(text: str) -> str:
-    """The key under which the vector of ``text`` is kept."""
+    """The key under which the vector of ``text`` is stored."""
     return digest(text.encode())
 
 
@@ -48,5 +48,5 @@ def murmur2(data: bytes) -> int:
 
 
 def shard_of(user_id: str, shards: int) -> int:
-    """The shard of a user: the partition that Kafka's Java clients choose for this key."""
+    """The shard of a user: the partition that Kafka's Java clients choose for this key (DefaultPartitioner)."""
     return (murmur2(user_id.encode()) & 0x7FFFFFFF) % shards

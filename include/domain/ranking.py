@@ -2,8 +2,8 @@
 
 score(u, j) = sum over neighbours v of similarity(u, v) * weight(v, j) * 0.5 ** (age(v, j) / 90 days)
 
-(User-based collaborative filtering on text profiles with an exponential decay of old engagements; measured on
-online-retail at NDCG@10 = .090 without the decay, see docs/benchmarks.md for what this code gives.)
+(User-based collaborative filtering on text profiles with an exponential decay of old engagements; NDCG@10 on
+online-retail is .090 without the decay. docs/benchmarks.md has the figures of this code.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 POPULAR_HALF_LIFE_DAYS = 30.0
 DAY_MS = 86_400_000
 
-#: How much one engagement of a kind says for an item. A return speaks against it and must not recommend it.
+#: How strongly one engagement of a kind speaks for an item. A return must not recommend it at all.
 KIND_WEIGHTS: Mapping[str, float] = {"view": 0.2, "click": 0.4, "return": 0.0}
 DEFAULT_KIND_WEIGHT = 1.0
 
@@ -31,10 +31,10 @@ def kind_weight(kind: str) -> float:
 
 @dataclass(frozen=True)
 class Engagements:
-    """Who engaged with what: parallel arrays, one entry a (user, item).
+    """Who engaged with what: parallel arrays, one entry per (user, item).
 
-    ``users`` and ``items`` hold the ids that ``user_index`` and ``item_index`` (int32) point into; ``at`` is the
-    last engagement in ms since 1970 (int64), ``weight`` the greatest kind weight (float64).
+    ``user_index`` and ``item_index`` (int32) point into ``users`` and ``items``; ``at`` is the last engagement in ms
+    since 1970 (int64), ``weight`` the greatest kind weight (float64).
     """
 
     users: Sequence[str]
@@ -47,7 +47,7 @@ class Engagements:
 
 @dataclass(frozen=True)
 class Ranked:
-    """The best items of one user: indexes into the engagements' items, scores, and how many neighbours each has."""
+    """The best items of one user: indexes into the engagements' items, scores, number of neighbours behind each."""
 
     items: np.ndarray
     scores: np.ndarray
@@ -55,7 +55,7 @@ class Ranked:
 
 
 def decay(age_ms: np.ndarray, half_life_days: float) -> np.ndarray:
-    """0.5 ** (age / half-life); what lies ahead of ``as_of`` counts as of today."""
+    """0.5 ** (age / half-life); a negative age counts as zero."""
     factors: np.ndarray = np.exp2(-np.maximum(age_ms, 0) / (half_life_days * DAY_MS))
     return factors
 
@@ -69,8 +69,8 @@ def rank(
 ) -> list[Ranked]:
     """The best ``limit`` unseen items of each of ``users``, best first, ties by item id.
 
-    ``neighbours`` has for each user others with their similarity; those at or below zero say nothing. The items a
-    user already has an engagement with are left out.
+    ``neighbours`` lists other users with their similarity for each user; similarities at or below zero are ignored.
+    Items that a user has already engaged with are left out.
     """
     position = {user: index for index, user in enumerate(engagements.users)}
     similarity = _similarity_matrix(users, neighbours, position)
@@ -141,9 +141,9 @@ def _row(matrix: sparse.csr_array, row: int) -> list[tuple[int, int]]:
     return [(int(i), int(v)) for i, v in zip(matrix.indices[start:end], matrix.data[start:end], strict=True)]
 
 
-def centred(vectors: np.ndarray, centre: np.ndarray | None) -> np.ndarray:
-    """``vectors`` less ``centre``, each row at length one; a row that is nothing but the centre becomes zero."""
-    moved = vectors if centre is None else vectors - centre
-    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
-    placed: np.ndarray = np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 1e-6)
-    return placed.astype(np.float32)
+def subtract_centre(vectors: np.ndarray, centre: np.ndarray | None) -> np.ndarray:
+    """``vectors`` minus ``centre``, rows scaled to length one; a row equal to the centre becomes zero."""
+    shifted = vectors if centre is None else vectors - centre
+    lengths = np.linalg.norm(shifted, axis=1, keepdims=True)
+    unit: np.ndarray = np.divide(shifted, lengths, out=np.zeros_like(shifted), where=lengths > 1e-6)
+    return unit.astype(np.float32)

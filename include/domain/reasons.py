@@ -1,7 +1,7 @@
-"""Why a message cannot be an event: one closed list, in the order in which the rules are applied.
+"""Why a message is not a valid event: one closed list, in the order in which the rules are applied.
 
-The first rule that fails gives the reason. First comes what cannot be read at all, then the shape of each field
-from the user on, then the values from the user on.
+The first rule that fails gives the reason. Messages that cannot be read come first, then the shape of each field
+starting with the user, then the values starting with the user.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """The reasons of a dead letter, in the order of their rules."""
 
-    # It cannot be read.
+    # The message cannot be read.
     EMPTY_MESSAGE = "empty_message"
     INVALID_UTF8 = "invalid_utf8"
     INVALID_JSON = "invalid_json"
@@ -35,7 +35,7 @@ class Reason(StrEnum):
     VERSION_OUT_OF_RANGE = "version_out_of_range"
     FORBIDDEN_CHARACTERS = "forbidden_characters"
     UNKNOWN_FIELDS_NOT_STORABLE = "unknown_fields_not_storable"
-    # The values.
+    # The values of the fields.
     USER_ID_LENGTH = "user_id_length"
     MESSAGE_ID_LENGTH = "message_id_length"
     KIND_LENGTH = "kind_length"

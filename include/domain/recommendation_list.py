@@ -1,8 +1,8 @@
-"""The recommendation list: what the precompute packs into Redis and the reader unpacks.
+"""The recommendation list: the precompute packs it into Redis and the reader unpacks it.
 
-Packed, it is eight bytes of version (milliseconds since 1970, big endian), then MessagePack. The version stands
-outside so that a script in Redis can compare it without unpacking. This module imports nothing heavy: the reader
-lives on it.
+A packed list is an eight-byte version (milliseconds since 1970, big endian) followed by MessagePack. The version comes
+first and unpacked, so that a script in Redis can compare two lists without decoding them. The reader imports this
+module, so it must not import anything heavy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ type ItemSource = Literal["similar_users", "popular"]
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, array_like=True):
-    """One item; ``score`` is comparable within its list only."""
+    """One item. Scores are only comparable within one list."""
 
     item_id: str
     score: float
@@ -30,7 +30,7 @@ class RecommendedItem(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RecommendationList(msgspec.Struct, frozen=True, array_like=True):
-    """A user's items, best first. ``generated_at`` is milliseconds since 1970, UTC, and is the list's version."""
+    """A user's items, best first. ``generated_at`` is in milliseconds since 1970, UTC, and doubles as the version."""
 
     generated_at: int
     source: ListSource
@@ -42,26 +42,26 @@ _DECODER = msgspec.msgpack.Decoder(RecommendationList)
 
 
 def pack(recommendations: RecommendationList) -> bytes:
-    """The bytes that Redis keeps."""
+    """Encode a list as it is stored in Redis."""
     return recommendations.generated_at.to_bytes(VERSION_BYTES, "big") + _ENCODER.encode(recommendations)
 
 
 def unpack(packed: bytes) -> RecommendationList:
-    """The list in ``packed``. Raises ``msgspec.DecodeError`` on bytes that ``pack`` did not make."""
+    """Decode a packed list. Raises ``msgspec.DecodeError`` if ``pack`` did not produce these bytes."""
     return _DECODER.decode(packed[VERSION_BYTES:])
 
 
 def list_key(generation: str, user_id: str) -> bytes:
-    """The Redis key of a user's list. The user comes last, so that no user can imitate another's key."""
+    """The Redis key of a user's list. The user id comes last, so that no id can collide with another user's key."""
     return b"recs:%b:%b" % (generation.encode(), user_id.encode())
 
 
 def popular_key(generation: str) -> bytes:
-    """The Redis key of the list for users without one. Apart from ``recs:``, so that no user id can be it."""
+    """The Redis key of the list for users without their own. It is outside ``recs:``, where user ids could collide."""
     return b"popular:%b" % generation.encode()
 
 
-#: The Redis key that names the generation served now.
+#: The Redis key that holds the name of the generation being served.
 CURRENT_KEY = b"recs:current"
-#: The Redis sorted set of users whose list was asked for: score = seconds since 1970 of the last request.
-ASKED_KEY = b"recs:asked"
+#: The Redis sorted set of users who recently requested their list; the score is the time in seconds since 1970.
+RECENT_READERS_KEY = b"recs:recent-readers"

@@ -1,4 +1,4 @@
-"""aggregate: engagement of the hours that changed, recounted from the events."""
+"""aggregate: recount the engagement of the hours that changed from the stored events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from include.ports import Engagement
 
 
 def aggregate_touched(engagement: Engagement) -> dict[str, int]:
-    """Redo every touched hour as one set. An hour that is touched again meanwhile stays touched."""
+    """Recount every touched hour as one set. An hour that is touched again in the meantime stays touched."""
     marks = engagement.touched_hours()
     rows = engagement.recount([mark.key for mark in marks])
     engagement.clear_hours(marks)
@@ -14,5 +14,5 @@ def aggregate_touched(engagement: Engagement) -> dict[str, int]:
 
 
 def aggregate_between(engagement: Engagement, start_ms: int, end_ms: int) -> dict[str, int]:
-    """Redo the hours of ``[start, end)``, touched or not; their marks stay."""
+    """Recount the hours of ``[start, end)``, touched or not; their marks stay."""
     return {"rows": engagement.recount_between(start_ms, end_ms)}

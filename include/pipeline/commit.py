@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from include.domain.batch import BatchMode, BatchRef
 from include.pipeline.files import batch_folder
 from include.ports import BatchStore, Ledger, Source
 
 
-def commit(ref: BatchRef, ledger: Ledger, source: Source, store: BatchStore) -> None:
-    """Every store has the batch: say so in the ledger, move the group's offset, drop the files.
+@dataclass(frozen=True)
+class CommitPorts:
+    """What ``commit`` writes to."""
 
-    The ledger is the truth and comes first; the group's offset follows it and only tells the trigger. A range batch
-    repeats what was ingested before and moves nothing.
+    ledger: Ledger
+    source: Source
+    files: BatchStore
+
+
+def commit(ref: BatchRef, ports: CommitPorts) -> None:
+    """Record in the ledger that every store has the batch, move the group's offset, delete the files.
+
+    The ledger is the source of truth and comes first; the group's offset follows it and only informs the trigger. A
+    range batch ingests old messages again and moves nothing.
     """
-    ledger.commit(ref)
+    ports.ledger.commit(ref)
     if ref.mode == BatchMode.LIVE:
-        source.commit(ref.shard, ref.end)
-    store.delete(batch_folder(ref))
+        ports.source.commit(ref.shard, ref.end)
+    ports.files.delete(batch_folder(ref))

@@ -1,6 +1,8 @@
-"""embed: the vectors of a batch's texts, each distinct text computed once, ever."""
+"""embed: the vectors of a batch's texts. Each distinct text is embedded only once, ever."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,36 +12,48 @@ from include.domain.batch import BatchRef
 from include.pipeline.files import events_file, vectors_file
 from include.ports import BatchStore, Embedder, TextVectors
 
-#: Texts are taken in parts by the first digit of their hash: shards that meet the same texts at the same time share
-#: the parts between them, and a retry loses at most one part.
+#: Texts are embedded in parts by the first digit of their hash: shards that meet the same texts at the same time share
+#: the parts between them, and a retry repeats at most one part.
 PARTS = "0123456789abcdef"
 
 
-def embed(ref: BatchRef, store: BatchStore, embedder: Embedder, kept: TextVectors) -> dict[str, int]:
-    """Write the batch's vectors file; how many distinct texts it has and how many of them were new."""
-    texts = _distinct_texts(store.read(events_file(ref)))
-    # Each shard begins with another part, so that they do not queue for the same one.
-    order = PARTS[ref.shard % len(PARTS) :] + PARTS[: ref.shard % len(PARTS)]
-    vectors: dict[str, np.ndarray] = dict(kept.get(embedder.generation, list(texts)))
+@dataclass(frozen=True)
+class EmbedPorts:
+    """What ``embed`` reads and writes."""
+
+    files: BatchStore
+    embedder: Embedder
+    text_vectors: TextVectors
+
+
+def embed(ref: BatchRef, ports: EmbedPorts) -> dict[str, int]:
+    """Write the batch's vectors file. Returns the number of its distinct texts and of those that were new."""
+    generation = ports.embedder.generation
+    texts = _distinct_texts(ports.files.read(events_file(ref)))
+    vectors: dict[str, np.ndarray] = dict(ports.text_vectors.get(generation, list(texts)))
     missing = texts.keys() - vectors.keys()
-    for part in order:
-        wanted = {text_hash: texts[text_hash] for text_hash in sorted(missing) if text_hash.startswith(part)}
-        if wanted:
-            vectors.update(_embed_part(part, wanted, embedder, kept))
-    store.write(vectors_file(ref), vectors_table(vectors, embedder.generation.dimension))
+    # Each shard begins with a different part, so that they do not queue for the same one.
+    first = ref.shard % len(PARTS)
+    for part in PARTS[first:] + PARTS[:first]:
+        in_part = {text_hash: texts[text_hash] for text_hash in sorted(missing) if text_hash.startswith(part)}
+        if in_part:
+            vectors.update(_embed_part(part, in_part, ports))
+    ports.files.write(vectors_file(ref), vectors_table(vectors, generation.dimension))
     return {"texts": len(texts), "new": len(missing)}
 
 
-def _embed_part(part: str, texts: dict[str, str], embedder: Embedder, kept: TextVectors) -> dict[str, np.ndarray]:
-    with kept.lock(embedder.generation, part):
-        found = dict(kept.get(embedder.generation, list(texts)))
-        # By length, so that a batch of the model has little padding.
-        left = sorted(texts.keys() - found.keys(), key=lambda text_hash: (len(texts[text_hash]), text_hash))
-        if left:
-            new = embedder.embed([texts[text_hash] for text_hash in left])
-            kept.put(embedder.generation, left, new)
-            found.update(zip(left, new, strict=True))
-        return found
+def _embed_part(part: str, texts: dict[str, str], ports: EmbedPorts) -> dict[str, np.ndarray]:
+    generation = ports.embedder.generation
+    with ports.text_vectors.lock(generation, part):
+        # Another shard may have embedded some of them while this one waited for the lock.
+        vectors = dict(ports.text_vectors.get(generation, list(texts)))
+        # Sorted by length, so that a batch of the model has little padding.
+        missing = sorted(texts.keys() - vectors.keys(), key=lambda text_hash: (len(texts[text_hash]), text_hash))
+        if missing:
+            embedded = ports.embedder.embed([texts[text_hash] for text_hash in missing])
+            ports.text_vectors.put(generation, missing, embedded)
+            vectors.update(zip(missing, embedded, strict=True))
+        return vectors
 
 
 def _distinct_texts(events: pa.Table) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The names of the files that travel between tasks: a folder a batch, a folder a precompute run."""
+"""The names of the files that tasks pass on: one folder per batch, one folder per precompute run."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from include.domain.batch import BatchRef
 
 
 def batch_folder(ref: BatchRef) -> str:
-    """Everything of one batch."""
+    """All files of one batch."""
     return f"batches/{ref.batch_id}/"
 
 
 def events_file(ref: BatchRef) -> str:
-    """The staged events, EVENT_SCHEMA."""
+    """The staged events: EVENT_SCHEMA."""
     return batch_folder(ref) + "events.arrow"
 
 
 def vectors_file(ref: BatchRef) -> str:
-    """The vectors of the batch's distinct texts: text_hash, vector."""
+    """The vectors of the batch's distinct texts: (text_hash, vector)."""
     return batch_folder(ref) + "vectors.arrow"
 
 
 def run_folder(run: str) -> str:
-    """Everything of one precompute run."""
+    """All files of one precompute run."""
     return f"precompute/{run}/"

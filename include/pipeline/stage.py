@@ -1,64 +1,90 @@
-"""stage: read a batch, judge each message, keep each identity once."""
+"""stage: read a batch, check each message, keep each identity once."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from include.domain.batch import EVENT_SCHEMA, BatchMode, BatchRef, DeadLetter, Record, StageCounts, events_table
 from include.domain.event import Event, InvalidEventError, decode
+from include.domain.precedence import select_winners
 from include.errors import ConfigurationError
 from include.pipeline.files import events_file
-from include.ports import BatchStore, DeadLetters, Ledger, Source, Standing, Validator
+from include.ports import BatchStore, DeadLetters, Ledger, Source, StoredVersions, Validator
+
+log = logging.getLogger(__name__)
 
 type Decoded = list[tuple[Record, Event]]
+#: ``[from, to)``: publication times in ms since 1970.
+type PublishedRange = tuple[int, int]
 
-#: A range is staged in memory; a longer one has to be asked for in parts.
+#: A range is staged in memory; a longer one has to be ingested in several runs.
 RANGE_LIMIT = 500_000
 
 
-def claim(source: Source, ledger: Ledger, topic: str, shard: int, limit: int) -> BatchRef | None:
-    """The batch to ingest now: the open one of an earlier try, or the next; None when the shard is drained."""
-    return ledger.claim(topic, shard, source.offsets(shard), limit)
+@dataclass(frozen=True)
+class StagePorts:
+    """What ``stage`` reads and writes."""
+
+    source: Source
+    dead_letters: DeadLetters
+    validator: Validator
+    stored_versions: StoredVersions
+    ledger: Ledger
+    files: BatchStore
 
 
-def claim_range(
-    source: Source, ledger: Ledger, topic: str, shard: int, published_from: int, published_to: int
+def claim_and_stage(
+    topic: str, shard: int, published: PublishedRange | None, batch_size: int, ports: StagePorts
 ) -> BatchRef | None:
-    """What was published in ``[from, to)`` (ms since 1970), to be ingested again; None when that is nothing."""
-    start, end = source.offset_at(shard, published_from), source.offset_at(shard, published_to)
+    """Claim the next live batch, or the range that was published in that time, and stage it. None: nothing to read."""
+    if published is None:
+        ref = claim(topic, shard, batch_size, ports)
+    else:
+        ref = claim_range(topic, shard, published, ports)
+    if ref is not None:
+        counts = stage(ref, ports)
+        log.info("%s: %s", ref.batch_id, counts)
+        for warning in counts.warnings:
+            log.warning("%s: %s", ref.batch_id, warning)
+    return ref
+
+
+def claim(topic: str, shard: int, limit: int, ports: StagePorts) -> BatchRef | None:
+    """The batch to ingest now: the open one of an earlier attempt, or the next; None when the shard is drained."""
+    return ports.ledger.claim(topic, shard, ports.source.offsets(shard), limit)
+
+
+def claim_range(topic: str, shard: int, published: PublishedRange, ports: StagePorts) -> BatchRef | None:
+    """The messages published in that time, to be ingested again; None when there are none."""
+    start, end = (ports.source.offset_at(shard, time) for time in published)
     if end <= start:
         return None
     ref = BatchRef(topic, shard, start, end, BatchMode.RANGE)
     if ref.size > RANGE_LIMIT:
         raise ConfigurationError(
-            f"the range holds {ref.size} offsets of {topic}[{shard}]; ask for at most {RANGE_LIMIT}, in several runs"
+            f"the range holds {ref.size} offsets of {topic}[{shard}]; one run ingests at most {RANGE_LIMIT}: "
+            "split it into several runs"
         )
-    ledger.claim_range(ref)
+    ports.ledger.claim_range(ref)
     return ref
 
 
-def stage(
-    ref: BatchRef,
-    source: Source,
-    dead_letters: DeadLetters,
-    validator: Validator,
-    standing: Standing,
-    ledger: Ledger,
-    store: BatchStore,
-) -> StageCounts:
-    """Write the batch's events file and dead letters, note the counts in the ledger. May run any number of times."""
-    decoded, letters, delivered = _decode(ref, source)
+def stage(ref: BatchRef, ports: StagePorts) -> StageCounts:
+    """Write the batch's events file and dead letters, record the counts in the ledger. May run any number of times."""
+    decoded, letters, delivered = _decode(ref, ports.source)
     events = events_table(decoded)
-    verdict = validator.validate(events)
+    verdict = ports.validator.validate(events)
     letters += [DeadLetter(ref.topic, decoded[row][0], reason) for row, reason in verdict.rejected.items()]
-    valid = _without(events, verdict.rejected.keys())
-    staged = _settle(_winners(valid), standing)
-    dead_letters.put(sorted(letters, key=lambda letter: letter.record.offset))
-    store.write(events_file(ref), staged)
+    valid = _drop_rows(events, verdict.rejected.keys())
+    staged = _resolve_stored(select_winners(valid), ports.stored_versions)
+    ports.dead_letters.put(sorted(letters, key=lambda letter: letter.record.offset))
+    ports.files.write(events_file(ref), staged)
     counts = StageCounts(
         delivered=delivered,
         valid=valid.num_rows,
@@ -66,7 +92,7 @@ def stage(
         dead_letters=dict(sorted(Counter(letter.reason.value for letter in letters).items())),
         warnings=list(verdict.warnings),
     )
-    ledger.staged(ref, counts)
+    ports.ledger.record_staged(ref, counts)
     return counts
 
 
@@ -82,29 +108,19 @@ def _decode(ref: BatchRef, source: Source) -> tuple[Decoded, list[DeadLetter], i
     return decoded, letters, len(decoded) + len(letters)
 
 
-def _without(events: pa.Table, rows: Iterable[int]) -> pa.Table:
+def _drop_rows(events: pa.Table, rows: Iterable[int]) -> pa.Table:
     keep = np.ones(events.num_rows, dtype=bool)
     keep[list(rows)] = False
     return events.filter(pa.array(keep))
 
 
-def _winners(events: pa.Table) -> pa.Table:
-    """Each identity once, with its highest (version, digest), ordered by identity: the same whatever came first."""
-    by_precedence = [("event_id", "ascending"), ("version", "descending"), ("digest", "descending")]
-    ordered = events.sort_by([*by_precedence, ("offset", "ascending")])
-    ids = ordered["event_id"].to_numpy()
-    first = np.ones(len(ids), dtype=bool)
-    first[1:] = ids[1:] != ids[:-1]
-    return ordered.filter(pa.array(first))
+def _resolve_stored(events: pa.Table, stored_versions: StoredVersions) -> pa.Table:
+    """Drop events that a newer stored content supersedes, and mark those that may have an older one to remove.
 
-
-def _settle(events: pa.Table, standing: Standing) -> pa.Table:
-    """Drop what a newer stored content stands for, and mark what may have an older one to remove.
-
-    Only here can a store that would hold nothing of the newer content (no text, no item) learn of it. An event
-    whose equal is stored is kept: that store may be the only one that has it.
+    A store that keeps nothing of the newer content (it has no text, no item) can learn about it only here. An event
+    that equals the stored one is kept: the warehouse may be the only store that has it.
     """
-    newer, revises = standing.standing(events)
+    outdated, revises = stored_versions.compare(events)
     column = EVENT_SCHEMA.get_field_index("replaces")
     marked = events.set_column(column, EVENT_SCHEMA.field("replaces"), pa.array(revises))
-    return marked.filter(pa.array(~newer))
+    return marked.filter(pa.array(~outdated))

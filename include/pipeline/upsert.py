@@ -1,6 +1,8 @@
-"""upsert_*: give a staged batch to one sink."""
+"""upsert_*: write a staged batch to one sink."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +12,25 @@ from include.pipeline.files import events_file, vectors_file
 from include.ports import BatchStore, Sink
 
 
-def upsert(ref: BatchRef, store: BatchStore, sink: Sink) -> int:
-    """How many of the batch's events the sink is for. A failure leaves the other sinks alone."""
-    hashes, vectors = vectors_of(store.read(vectors_file(ref)))
-    return sink.upsert(StagedBatch(ref, store.read(events_file(ref)), hashes, vectors))
+@dataclass(frozen=True)
+class UpsertPorts:
+    """One sink and the staged files. ``needs_vectors``: whether the sink stores the vectors of the texts."""
+
+    files: BatchStore
+    sink: Sink
+    needs_vectors: bool
 
 
-def vectors_of(table: pa.Table) -> tuple[tuple[str, ...], np.ndarray]:
+def upsert(ref: BatchRef, ports: UpsertPorts) -> int:
+    """Returns the number of the batch's events that the sink stores. A failure affects no other sink."""
+    events = ports.files.read(events_file(ref))
+    if not ports.needs_vectors:
+        return ports.sink.upsert(StagedBatch(ref, events))
+    hashes, vectors = read_vectors(ports.files.read(vectors_file(ref)))
+    return ports.sink.upsert(StagedBatch(ref, events, hashes, vectors))
+
+
+def read_vectors(table: pa.Table) -> tuple[tuple[str, ...], np.ndarray]:
     """The hashes and the float32 (n, dimension) matrix of a vectors file."""
     column = table["vector"].combine_chunks()
     flat = column.flatten().to_numpy()

@@ -1,65 +1,58 @@
-"""Sinks in memory, for tests and dry runs: the same rules as the servers', on a dict."""
+"""Sinks in memory, for tests and dry runs: the same rules as on the servers, on a dict."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any
-
-import pyarrow as pa
 
 from include.domain.batch import StagedBatch
+from include.stores.memory_warehouse import Row, precedence_of, rows_of
 
-type Rows = MutableMapping[str, dict[str, Any]]
+type Rows = MutableMapping[str, Row]
 
 
 class MemorySink:
-    """Keeps the events that have a ``needs`` (all events, if None) in ``rows``, by event id.
+    """Stores the events that have the field ``needs`` (all events if None) in ``rows``, by event id.
 
-    A row has the columns of EVENT_SCHEMA, times as ms since 1970; with ``needs="text"`` also the ``vector``.
+    A row has the columns of EVENT_SCHEMA, with times as ms since 1970; with ``needs_vectors`` also its ``vector``.
     """
 
-    def __init__(self, name: str, needs: str | None = None, rows: Rows | None = None) -> None:
+    def __init__(
+        self, name: str, needs: str | None = None, *, needs_vectors: bool = False, rows: Rows | None = None
+    ) -> None:
         self._name = name
         self._needs = needs
+        self._needs_vectors = needs_vectors
         self.rows: Rows = {} if rows is None else rows
 
     @property
     def name(self) -> str:
-        """The name of the store it stands for."""
+        """The name of the store that it replaces."""
         return self._name
 
     def upsert(self, batch: StagedBatch) -> int:
-        """Store the events that this store is for."""
+        """Store the events that this store keeps."""
         vectors = dict(zip(batch.text_hashes, batch.vectors, strict=True))
-        taken = 0
-        for row in _rows(batch.events):
-            wanted = self._needs is None or row[self._needs] is not None
-            taken += wanted
-            if self._needs == "text" and wanted:
+        stored = 0
+        for row in rows_of(batch.events):
+            is_kept = self._needs is None or row[self._needs] is not None
+            stored += is_kept
+            if self._needs_vectors and is_kept:
                 row["vector"] = vectors[row["text_hash"]]
-            self._keep_newest(row, wanted)
-        return taken
+            self._store_if_newer(row, is_kept)
+        return stored
 
     def count(self) -> int:
-        """How many events there are."""
+        """Returns the number of events stored."""
         return len(self.rows)
 
     def close(self) -> None:
         """Nothing to close."""
 
-    def _keep_newest(self, row: dict[str, Any], wanted: bool) -> None:
-        known = self.rows.get(row["event_id"])
-        if known is not None and (known["version"], known["digest"]) >= (row["version"], row["digest"]):
+    def _store_if_newer(self, row: Row, is_kept: bool) -> None:
+        stored = self.rows.get(row["event_id"])
+        if stored is not None and precedence_of(stored) >= precedence_of(row):
             return
-        if wanted:
+        if is_kept:
             self.rows[row["event_id"]] = row
-        elif known is not None and row["replaces"]:
+        elif stored is not None and row["replaces"]:
             del self.rows[row["event_id"]]
-
-
-def _rows(events: pa.Table) -> list[dict[str, Any]]:
-    times = events.column("occurred_at").cast(pa.int64())
-    rows: list[dict[str, Any]] = events.set_column(
-        events.schema.get_field_index("occurred_at"), "occurred_at", times
-    ).to_pylist()
-    return rows

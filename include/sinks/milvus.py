@@ -1,4 +1,4 @@
-"""A vector for each event with a text."""
+"""One vector per event with a text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pymilvus import DataType
 from include.domain.batch import StagedBatch
 from include.domain.generation import Generation
 from include.domain.identity import shard_of
+from include.domain.precedence import Precedence
 from include.errors import PermanentError
 from include.settings import MilvusSettings
-from include.stores.milvus import ROWS_PER_QUERY, STRONG, TIMEOUT_S, VectorCollection, connect, translated
+from include.stores.milvus import ROWS_PER_QUERY, STRONG, TIMEOUT_S, VectorCollection, connect, translate_errors
 
 _FIELDS: Mapping[str, DataType] = {
     "user_id": DataType.VARCHAR,
@@ -25,22 +26,22 @@ _FIELDS: Mapping[str, DataType] = {
     "digest": DataType.VARCHAR,
 }
 
-type Contents = Mapping[str, tuple[int, str]]
+type Precedences = Mapping[str, Precedence]
 
 
 class _Chunk(NamedTuple):
-    """Some events of a batch whose vectors lie in one partition."""
+    """Some events of a batch whose vectors belong to one partition."""
 
     partition: str
     events: pa.Table
 
 
 class MilvusSink:
-    """Reads before it writes: Milvus has no conditional write, and an upsert of the same row costs a delete, an
-    insert and index building once more.
+    """Reads before it writes: Milvus has no conditional write, and upserting an unchanged row costs a delete, an insert
+    and an index build.
 
-    Between the reading and the writing nobody else may write the same identity; one run a shard sees to that.
-    An event that has lost its text takes its older vector away, where ``replaces`` says that there may be one.
+    No other process may write the same identity between the read and the write; one active run per shard ensures that.
+    When a newer content has no text, the vector of the older one is deleted; ``replaces`` says that there may be one.
     """
 
     name = "milvus"
@@ -54,94 +55,88 @@ class MilvusSink:
             dimension=generation.dimension,
             index=settings.message_index,
             fields=_FIELDS,
-            partitions=[_partition(shard) for shard in range(shards)],
+            partitions=[_partition_name(shard) for shard in range(shards)],
         )
         self._prepared = False
 
     def prepare(self) -> None:
-        """Make and load the collection. May run again; the first write of each process does it by itself."""
-        with translated():
+        """Create and load the collection. May run again; the first use in each process calls it."""
+        with translate_errors():
             self._vectors.prepare(self._client)
         self._prepared = True
 
-    def activate(self) -> None:
-        """Point the alias of the messages at this generation."""
-        self._ready()
-        with translated():
-            self._vectors.activate(self._client)
-
     def upsert(self, batch: StagedBatch) -> int:
         """Store a vector for each event with a text."""
-        self._ready()
+        self._ensure_prepared()
         has_text = pc.is_valid(batch.events.column("text"))
-        concerned = batch.events.filter(pc.or_(has_text, batch.events.column("replaces")))
-        position = {text_hash: row for row, text_hash in enumerate(batch.text_hashes)}
-        with translated():
-            for chunk, stored in self._read_ahead(self._chunks(concerned)):
-                self._store(chunk, stored, position, batch.vectors)
+        relevant = batch.events.filter(pc.or_(has_text, batch.events.column("replaces")))
+        vector_rows = {text_hash: row for row, text_hash in enumerate(batch.text_hashes)}
+        with translate_errors():
+            for chunk, stored in self._read_ahead(self._split(relevant)):
+                self._store(chunk, stored, vector_rows, batch.vectors)
         return int(pc.sum(has_text).as_py() or 0)
 
     def count(self) -> int:
-        """How many events have a vector of this generation."""
-        self._ready()
-        with translated():
+        """Returns the number of events that have a vector of this generation."""
+        self._ensure_prepared()
+        with translate_errors():
             return self._vectors.count(self._client)
 
     def close(self) -> None:
-        """Close the connection. The sink is of no use afterwards."""
+        """Close the connection. Do not use the sink after closing it."""
         self._client.close()
 
-    def _ready(self) -> None:
+    def _ensure_prepared(self) -> None:
         if not self._prepared:
             self.prepare()
 
     def _by_partition(self, events: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        """By the user alone, never by where the event stood in Kafka: a row must not change its partition."""
+        """By the user alone, never by the Kafka partition: a row must not move to another Milvus partition."""
         users = events.column("user_id").combine_chunks().dictionary_encode()
         shards = np.array([shard_of(user, self._shards) for user in users.dictionary.to_pylist()], dtype=np.int64)
         shard_of_row = shards[users.indices.to_numpy()] if len(shards) else shards
         for shard in np.unique(shard_of_row):
-            yield _partition(int(shard)), events.filter(pa.array(shard_of_row == shard))
+            yield _partition_name(int(shard)), events.filter(pa.array(shard_of_row == shard))
 
-    def _chunks(self, events: pa.Table) -> Iterator[_Chunk]:
+    def _split(self, events: pa.Table) -> Iterator[_Chunk]:
         for partition, rows in self._by_partition(events):
             for start in range(0, rows.num_rows, ROWS_PER_QUERY):
                 yield _Chunk(partition, rows.slice(start, ROWS_PER_QUERY))
 
-    def _read_ahead(self, chunks: Iterable[_Chunk]) -> Iterator[tuple[_Chunk, Contents]]:
-        """Each chunk with what is stored of it, while what is stored of the next one is asked for.
+    def _read_ahead(self, chunks: Iterable[_Chunk]) -> Iterator[tuple[_Chunk, Precedences]]:
+        """Each chunk with its stored precedences, reading the next chunk ahead while the caller writes this one.
 
-        A read that sees every write waits a fraction of a second for the server's clock, however few rows it is
-        for. No two chunks of a batch have an event in common, so writing one changes nothing of the other.
+        A strongly consistent read waits a fraction of a second for the server's clock, however few rows it is for. No
+        two chunks share an event, so writing one cannot affect what was read for another.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="milvus") as ahead:
-            waiting: tuple[_Chunk, Future[Contents]] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="milvus") as reader:
+            previous: tuple[_Chunk, Future[Precedences]] | None = None
             for chunk in chunks:
-                coming = chunk, ahead.submit(self._stored, chunk)
-                if waiting is not None:
-                    yield waiting[0], waiting[1].result()
-                waiting = coming
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
+                current = chunk, reader.submit(self._read_stored, chunk)
+                if previous is not None:
+                    yield previous[0], previous[1].result()
+                previous = current
+            if previous is not None:
+                yield previous[0], previous[1].result()
 
-    def _store(self, chunk: _Chunk, stored: Contents, position: Mapping[str, int], vectors: np.ndarray) -> None:
-        rows, gone = [], []
-        for row in _rows(chunk.events):
+    def _store(self, chunk: _Chunk, stored: Precedences, vector_rows: Mapping[str, int], vectors: np.ndarray) -> None:
+        rows, deleted = [], []
+        for row in _to_rows(chunk.events):
             text_hash = row.pop("text_hash")
-            known = stored.get(row["id"])
-            if known is not None and known >= (row["version"], row["digest"]):
+            older = stored.get(row["id"])
+            if older is not None and older >= Precedence(row["version"], row["digest"]):
                 continue
             if text_hash is not None:
-                row["vector"] = vectors[_vector_of(position, text_hash)]
+                row["vector"] = vectors[_find_vector(vector_rows, text_hash)]
                 rows.append(row)
-            elif known is not None:
-                gone.append(row["id"])
+            elif older is not None:
+                deleted.append(row["id"])
         self._vectors.upsert(self._client, rows, chunk.partition)
-        if gone:
-            self._client.delete(self._vectors.name, ids=gone, partition_name=chunk.partition, timeout=TIMEOUT_S)
+        if deleted:
+            self._client.delete(self._vectors.name, ids=deleted, partition_name=chunk.partition, timeout=TIMEOUT_S)
 
-    def _stored(self, chunk: _Chunk) -> Contents:
-        found = self._client.query(
+    def _read_stored(self, chunk: _Chunk) -> Precedences:
+        rows = self._client.query(
             self._vectors.name,
             ids=chunk.events.column("event_id").to_pylist(),
             output_fields=["id", "version", "digest"],
@@ -149,14 +144,14 @@ class MilvusSink:
             consistency_level=STRONG,
             timeout=TIMEOUT_S,
         )
-        return {row["id"]: (row["version"], row["digest"]) for row in found}
+        return {row["id"]: Precedence(row["version"], row["digest"]) for row in rows}
 
 
-def _partition(shard: int) -> str:
+def _partition_name(shard: int) -> str:
     return f"shard_{shard:03d}"
 
 
-def _rows(events: pa.Table) -> Iterator[dict[str, Any]]:
+def _to_rows(events: pa.Table) -> Iterator[dict[str, Any]]:
     names = ("id", "user_id", "occurred_at", "version", "digest", "text_hash")
     columns = [
         events.column("event_id").to_pylist(),
@@ -170,8 +165,8 @@ def _rows(events: pa.Table) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, values, strict=True))
 
 
-def _vector_of(position: Mapping[str, int], text_hash: str) -> int:
+def _find_vector(vector_rows: Mapping[str, int], text_hash: str) -> int:
     try:
-        return position[text_hash]
+        return vector_rows[text_hash]
     except KeyError:
         raise PermanentError(f"the batch has no vector for the text {text_hash}: clear the run from embed on") from None

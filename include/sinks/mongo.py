@@ -9,9 +9,10 @@ from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from include.domain.batch import StagedBatch
+from include.domain.precedence import Precedence
 from include.errors import TransientError
 from include.settings import MongoSettings
-from include.stores.mongo import DUPLICATE_KEY, Document, documents, events_collection, translated
+from include.stores.mongo import DUPLICATE_KEY, Document, events_collection, to_documents, translate_errors
 
 CHUNK = 5_000
 COUNT_SECONDS = 600
@@ -20,7 +21,7 @@ COUNT_SECONDS = 600
 class MongoSink:
     """Inserts first: nearly all events are new, and an insert by ``_id`` is four times as fast as an upsert.
 
-    Only what is refused as a duplicate is compared with what is stored and, if newer, replaced.
+    Only documents that are rejected as duplicates are compared with the stored ones and, if newer, replace them.
     """
 
     name = "mongo"
@@ -32,28 +33,28 @@ class MongoSink:
         """Store every event of the batch."""
         rows: int = batch.events.num_rows
         for start in range(0, rows, CHUNK):
-            with translated():
-                self._store(documents(batch.events.slice(start, CHUNK)))
+            with translate_errors():
+                self._store(to_documents(batch.events.slice(start, CHUNK)))
         return rows
 
     def count(self) -> int:
-        """How many events there are."""
-        with translated(), pymongo.timeout(COUNT_SECONDS):
-            # From the primary, which knows every acknowledged write; it goes through the whole index.
+        """Returns the number of events stored."""
+        with translate_errors(), pymongo.timeout(COUNT_SECONDS):
+            # Asks the primary, which knows every acknowledged write; this scans the whole index.
             return self._events.count_documents({})
 
     def close(self) -> None:
-        """Close the connections. The sink is of no use afterwards."""
+        """Close the connections. Do not use the sink after closing it."""
         self._events.database.client.close()
 
     def _store(self, chunk: Sequence[Document]) -> None:
-        refused = self._insert(chunk)
-        newer = self._newer(refused) if refused else []
+        duplicates = self._insert(chunk)
+        newer = self._select_newer(duplicates) if duplicates else []
         if newer:
-            self._events.bulk_write([_replacement(document) for document in newer], ordered=False)
+            self._events.bulk_write([_replace_older(document) for document in newer], ordered=False)
 
     def _insert(self, chunk: Sequence[Document]) -> list[Document]:
-        """Insert what is not there; the documents whose ``_id`` is taken."""
+        """Insert the documents. Returns those whose ``_id`` exists already."""
         try:
             self._events.insert_many(chunk, ordered=False)
         except BulkWriteError as exc:
@@ -63,18 +64,27 @@ class MongoSink:
             return [chunk[failure["index"]] for failure in failures]
         return []
 
-    def _newer(self, refused: Sequence[Document]) -> list[Document]:
-        ids = [document["_id"] for document in refused]
-        found = self._events.find({"_id": {"$in": ids}}, {"version": 1, "digest": 1})
-        stored = {document["_id"]: (document["version"], document["digest"]) for document in found}
-        if len(stored) < len(refused):
-            raise TransientError("MongoDB: refused as duplicates, but not there: deleted since, or by another index")
-        return [d for d in refused if (d["version"], d["digest"]) > stored[d["_id"]]]
+    def _select_newer(self, duplicates: Sequence[Document]) -> list[Document]:
+        ids = [document["_id"] for document in duplicates]
+        cursor = self._events.find({"_id": {"$in": ids}}, {"version": 1, "digest": 1})
+        stored = {document["_id"]: _precedence_of(document) for document in cursor}
+        if len(stored) < len(duplicates):
+            raise TransientError(
+                "MongoDB rejected documents as duplicates that do not exist: deleted since, or by another unique index"
+            )
+        return [document for document in duplicates if _precedence_of(document) > stored[document["_id"]]]
 
 
-def _replacement(document: Document) -> ReplaceOne[Document]:
-    """Replace only what is older still: another writer may have come between the reading and this."""
+def _precedence_of(document: Document) -> Precedence:
+    return Precedence(document["version"], document["digest"])
+
+
+def _replace_older(document: Document) -> ReplaceOne[Document]:
+    """Replace the stored document only if it is still older: another writer may have replaced it after it was read.
+
+    The condition says the rule of ``include/domain/precedence.py`` in MongoDB's query language.
+    """
     version, digest = document["version"], document["digest"]
     older = [{"version": {"$lt": version}}, {"version": version, "digest": {"$lt": digest}}]
-    # the user is the shard key: with it the write goes to one shard
+    # user_id is the shard key: with it in the filter the write goes to one shard.
     return ReplaceOne({"_id": document["_id"], "user_id": document["user_id"], "$or": older}, document)

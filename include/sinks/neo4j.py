@@ -12,16 +12,16 @@ from neo4j import Session
 from include.domain.batch import StagedBatch
 from include.domain.ranking import kind_weight
 from include.settings import Neo4jSettings
-from include.stores.neo4j import connect, read, statement, statements, translated, write
+from include.stores.neo4j import connect, load_statement, load_statements, read, translate_errors, write
 
 CHUNK = 2_000
 
 
 class Neo4jSink:
-    """One relationship an event, never a counter: a repeated write finds its own and leaves it.
+    """One relationship per event, never a counter: a repeated write finds the existing one and leaves it alone.
 
-    An event that has lost its item takes the relationship of its older content away, where ``replaces`` says that
-    there may be one. IN is only ever added: see ``in.cypher``.
+    When a newer content has no item, the relationship of the older one is deleted; ``replaces`` says that there may be
+    one. IN relationships are never removed: see ``in.cypher``.
     """
 
     name = "neo4j"
@@ -32,9 +32,9 @@ class Neo4jSink:
         self._prepared = False
 
     def prepare(self) -> None:
-        """Make the constraints. May run again; the first write of each process does it by itself."""
-        with translated(), self._session() as session:
-            for query in statements("constraints"):
+        """Create the constraints. May run again; the first write of each process calls it."""
+        with translate_errors(), self._session() as session:
+            for query in load_statements("constraints"):
                 session.execute_write(write, query, [])
         self._prepared = True
 
@@ -44,22 +44,22 @@ class Neo4jSink:
             self.prepare()
         has_item = pc.is_valid(batch.events.column("item_id"))
         with_item = batch.events.filter(has_item)
-        with translated(), self._session() as session:
-            # Nodes first, in transactions of their own: what takes part in few locks seldom meets a deadlock.
+        with translate_errors(), self._session() as session:
+            # Nodes first, in separate transactions: the fewer locks a transaction takes, the rarer are deadlocks.
             _write_nodes(session, with_item)
-            _write_chunks(session, "engaged", _rows(batch.events.filter(pc.or_(has_item, batch.events["replaces"]))))
-        count: int = with_item.num_rows
-        return count
+            _write_chunks(session, "engaged", _to_rows(batch.events.filter(pc.or_(has_item, batch.events["replaces"]))))
+        stored: int = with_item.num_rows
+        return stored
 
     def count(self) -> int:
-        """How many events have a relationship."""
-        with translated(), self._session() as session:
-            # From the leader, which knows every acknowledged write.
-            (row,) = session.execute_write(read, statement("count_engaged"), {})
+        """Returns the number of events that have a relationship."""
+        with translate_errors(), self._session() as session:
+            # A write transaction goes to the leader, which knows every acknowledged write.
+            (row,) = session.execute_write(read, load_statement("count_engaged"), {})
         return int(row["events"])
 
     def close(self) -> None:
-        """Close the connections. The sink is of no use afterwards."""
+        """Close the connections. Do not use the sink after closing it."""
         self._driver.close()
 
     def _session(self) -> Session:
@@ -75,11 +75,13 @@ def _write_nodes(session: Session, events: pa.Table) -> None:
 
 def _write_chunks(session: Session, name: str, rows: Sequence[Any]) -> None:
     for start in range(0, len(rows), CHUNK):
-        session.execute_write(write, statement(name), rows[start : start + CHUNK])
+        session.execute_write(write, load_statement(name), rows[start : start + CHUNK])
 
 
-def _rows(events: pa.Table) -> list[tuple[Any, ...]]:
-    """What ``engaged.cypher`` takes, by item: two writers meet only on items, and take their locks in one order."""
+def _to_rows(events: pa.Table) -> list[tuple[Any, ...]]:
+    """The rows for ``engaged.cypher``, sorted by item: concurrent writers share only items, and so take their locks in
+    the same order.
+    """
     kinds = events.column("kind").to_pylist()
     columns = [
         events.column("event_id").to_pylist(),

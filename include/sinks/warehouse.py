@@ -1,10 +1,11 @@
-"""The warehouse as a sink: every valid event, and the marks of what it changes, in one transaction."""
+"""The warehouse as a sink: stores every valid event and marks what it changes, in one transaction."""
 
 from __future__ import annotations
 
 from include.domain.batch import StagedBatch
-from include.stores.postgres import Database
+from include.settings import WarehouseSettings
 from include.stores.warehouse.schema import SQL
+from include.stores.warehouse.warehouse import Warehouse
 
 _COLUMNS = [
     "user_id",
@@ -24,24 +25,25 @@ _COLUMNS = [
 
 
 class WarehouseSink:
-    """``ports.Sink`` for the table of events."""
+    """``ports.Sink`` on the table of events."""
 
     name = "warehouse"
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, settings: WarehouseSettings) -> None:
+        self._warehouse = Warehouse(settings)
 
     def upsert(self, batch: StagedBatch) -> int:
-        with self._database.transaction() as transaction:
-            transaction.run(SQL["incoming"])
+        """Store every event of the batch."""
+        with self._warehouse.database.transaction() as transaction:
+            transaction.execute(SQL["incoming"])
             transaction.copy("incoming", batch.events.select(_COLUMNS))
-            transaction.rows(SQL["upsert_events"], {"batch": batch.ref.batch_id})
+            transaction.query(SQL["upsert_events"], {"batch": batch.ref.batch_id})
         return int(batch.events.num_rows)
 
     def count(self) -> int:
-        """How many distinct events are stored."""
-        return int(self._database.rows(SQL["event_count"])[0][0])
+        """Returns the number of distinct events stored."""
+        return self._warehouse.stats.event_count()
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._database.close()
+        """Close the connection."""
+        self._warehouse.close()

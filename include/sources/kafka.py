@@ -1,4 +1,4 @@
-"""Kafka as the source of events, and as the place of dead letters."""
+"""Kafka as the source of events and as the store of dead letters."""
 
 from __future__ import annotations
 
@@ -8,73 +8,73 @@ from typing import cast
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from include.domain.batch import DeadLetter, Record
+from include.domain.offsets import Offsets
 from include.domain.reasons import Reason
 from include.errors import OffsetsGoneError, TransientError
-from include.ports import Offsets
 from include.settings import KafkaSettings
-from include.sources.kafka_client import REQUEST_S, consumer, fetch, log, raise_if_failed, translated
+from include.sources.kafka_client import REQUEST_S, consumer, fetch, log, raise_if_failed, translate_errors
 from include.sources.kafka_producer import AckedProducer
 
 
 class KafkaSource:
-    """The topic of events. One reading at a time: a new ``read`` ends the one before it."""
+    """The topic of events. Supports one read at a time: a new ``read`` ends the previous one."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.topic
         self._consumer = consumer(settings)
 
     def offsets(self, shard: int) -> Offsets:
-        """``[low, high)`` of the shard, asked from the broker."""
+        """``[low, high)`` of the shard, as the broker reports it."""
         return _offsets(self._consumer, self._topic, shard)
 
     def offset_at(self, shard: int, published_at: int) -> int:
         """The first offset published at or after that time (ms since 1970); the high watermark if there is none."""
-        wanted = TopicPartition(self._topic, shard, max(0, published_at))
-        with translated():
-            (found,) = self._consumer.offsets_for_times([wanted], timeout=REQUEST_S)
-            raise_if_failed(found)
-        return found.offset if found.offset >= 0 else self.offsets(shard).high
+        query = TopicPartition(self._topic, shard, max(0, published_at))
+        with translate_errors():
+            (answer,) = self._consumer.offsets_for_times([query], timeout=REQUEST_S)
+            raise_if_failed(answer)
+        return answer.offset if answer.offset >= 0 else self.offsets(shard).high
 
     def read(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
-        """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if some are not there."""
+        """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if any are missing."""
         low, high = self.offsets(shard)
         if start < end and not (low <= start and end <= high):
             raise OffsetsGoneError(
-                f"{self._topic}[{shard}] holds the offsets [{low}, {high}), but [{start}, {end}) is wanted. What "
-                "retention took is lost to the stores: raise retention.ms or ingest sooner. If the topic was made "
-                "anew, the ledger still counts in the old one. docs/runbook.md says how to go on from here"
+                f"{self._topic}[{shard}] holds offsets [{low}, {high}), but [{start}, {end}) was requested. Messages "
+                "removed by retention are lost to the stores: raise retention.ms or ingest sooner. If the topic was "
+                "recreated, the ledger still counts in the old one. docs/runbook.md says how to continue"
             )
         return self._records(shard, start, end)
 
-    def committed(self, shard: int) -> int | None:
+    def committed_offset(self, shard: int) -> int | None:
         """The group's offset, None before the first commit."""
-        with translated():
-            (found,) = self._consumer.committed([TopicPartition(self._topic, shard)], timeout=REQUEST_S)
-            raise_if_failed(found)
-        return found.offset if found.offset >= 0 else None
+        with translate_errors():
+            (answer,) = self._consumer.committed([TopicPartition(self._topic, shard)], timeout=REQUEST_S)
+            raise_if_failed(answer)
+        return answer.offset if answer.offset >= 0 else None
 
     def commit(self, shard: int, offset: int) -> None:
-        """Move the group's offset forward to ``offset``; an offset behind it changes nothing."""
-        committed = self.committed(shard)
+        """Move the group's offset forward to ``offset``; a smaller offset changes nothing."""
+        committed = self.committed_offset(shard)
         if committed is not None and committed >= offset:
             return
-        with translated():
-            (done,) = self._consumer.commit(offsets=[TopicPartition(self._topic, shard, offset)], asynchronous=False)
-            raise_if_failed(done)
+        with translate_errors():
+            (answer,) = self._consumer.commit(offsets=[TopicPartition(self._topic, shard, offset)], asynchronous=False)
+            raise_if_failed(answer)
 
     def close(self) -> None:
-        """Close the connections. The source is of no use afterwards."""
+        """Close the connections. Do not use the source after closing it."""
         self._consumer.close()
 
     def _records(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
         for chunk in fetch(self._consumer, self._topic, shard, start, end):
-            yield [_record(message, shard) for message in chunk]
+            yield [_to_record(message, shard) for message in chunk]
 
 
 class KafkaDeadLetters:
-    """A topic of what is no event: the original bytes, with the reason and the origin as headers.
+    """The topic of messages that are not valid events: the original bytes, with reason and origin as headers.
 
-    A letter put twice is there twice, under one key: the origin. ``read`` gives each origin once.
+    A letter that is put twice is stored twice, under the same key: its origin. ``read`` yields each origin once.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -90,39 +90,39 @@ class KafkaDeadLetters:
         self._producer.flush()
 
     def read(self) -> Iterator[DeadLetter]:
-        """Every letter that is there now, each origin once, in no particular order of partitions."""
-        reading = consumer(self._settings)
+        """Every letter stored now, each origin once, partition by partition."""
+        reader = consumer(self._settings)
         try:
             seen: set[str] = set()
-            for partition in _partitions(reading, self._topic):
-                low, high = _offsets(reading, self._topic, partition)
-                for chunk in fetch(reading, self._topic, partition, low, high):
-                    for letter in filter(None, map(_letter, chunk)):
+            for partition in _partitions(reader, self._topic):
+                low, high = _offsets(reader, self._topic, partition)
+                for chunk in fetch(reader, self._topic, partition, low, high):
+                    for letter in filter(None, map(_parse_letter, chunk)):
                         if letter.origin not in seen:
                             seen.add(letter.origin)
                             yield letter
         finally:
-            reading.close()
+            reader.close()
 
     def close(self) -> None:
-        """Close the connections. The dead letters are of no use afterwards."""
+        """Close the connections. Do not use the dead letters after closing."""
         self._producer.close()
 
 
 def _offsets(consumer: Consumer, topic: str, partition: int) -> Offsets:
-    with translated():
-        found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_S, cached=False)
-    if found is None:
-        raise TransientError(f"Kafka: no answer on the offsets of {topic}[{partition}] within {REQUEST_S} s")
-    return Offsets(*found)
+    with translate_errors():
+        watermarks = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_S, cached=False)
+    if watermarks is None:
+        raise TransientError(f"Kafka did not report the offsets of {topic}[{partition}] within {REQUEST_S} s")
+    return Offsets(*watermarks)
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[int]:
-    with translated():
+    with translate_errors():
         return sorted(consumer.list_topics(topic, timeout=REQUEST_S).topics[topic].partitions)
 
 
-def _record(message: Message, shard: int) -> Record:
+def _to_record(message: Message, shard: int) -> Record:
     return Record(shard, cast(int, message.offset()), message.timestamp()[1], message.key(), message.value())
 
 
@@ -140,12 +140,12 @@ def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
     return headers if record.key is None else [*headers, ("key", record.key)]
 
 
-def _letter(message: Message) -> DeadLetter | None:
+def _parse_letter(message: Message) -> DeadLetter | None:
     headers = cast("dict[str, bytes]", dict(message.headers() or ()))
     try:
         shard, offset, published_at = (int(headers[name]) for name in ("shard", "offset", "published_at"))
         record = Record(shard, offset, published_at, headers.get("key"), message.value())
         return DeadLetter(headers["topic"].decode(), record, Reason(headers["reason"].decode()))
     except (KeyError, ValueError):
-        log.warning("no dead letter of ours: %s[%s]@%s", message.topic(), message.partition(), message.offset())
+        log.warning("not a dead letter of Millrace: %s[%s]@%s", message.topic(), message.partition(), message.offset())
         return None

@@ -1,4 +1,4 @@
-"""What every Kafka adapter shares: properties, errors as ours, and reading a stretch of a partition."""
+"""Shared by the Kafka adapters: properties, error translation, and reading a range of a partition."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from include.errors import OffsetsGoneError, PermanentError, TransientError
 from include.settings import KafkaSettings
 
-#: The longest that a request to the broker may take.
+#: The longest time a request to the broker may take.
 REQUEST_S = 10
-#: A partition that gives nothing for so long, though it should, is a broker that is away.
+#: If a partition that holds messages delivers none for this long, the broker is considered unavailable.
 STALL_S = 20
 
 #: librdkafka properties by name.
@@ -23,12 +23,12 @@ type Properties = dict[str, str | int | float | bool]
 log = logging.getLogger("millrace.kafka")
 
 _POLL_S = 1.0
-#: Records are handed on in chunks of about this size, so that memory stays flat whatever the messages' length.
+#: Records are yielded in chunks of about this size, so that memory stays flat whatever the length of messages.
 _CHUNK_BYTES = 8 * 2**20
 _CHUNK_MESSAGES = 10_000
 _FIRST_CHUNK = 500
 
-#: Answers that no retry will change: who we are, what we may do, what does not exist, how we are set up.
+#: Errors that no retry will change: authentication, authorization, missing topics, configuration.
 _PERMANENT = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -52,57 +52,57 @@ _PERMANENT = frozenset(
 _GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
-def properties(settings: KafkaSettings, ours: Properties, fixed: Properties) -> Properties:
-    """librdkafka properties: our defaults, over them the settings' options, over them what correctness needs."""
+def properties(settings: KafkaSettings, defaults: Properties, required: Properties) -> Properties:
+    """librdkafka properties: defaults, overridden by the settings' options, overridden by what correctness requires."""
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "millrace",
         "socket.timeout.ms": REQUEST_S * 1000,
         "reconnect.backoff.max.ms": 1_000,
         "log.connection.close": False,
-        **ours,
+        **defaults,
         **settings.options,
-        **fixed,
+        **required,
     }
 
 
 def consumer(settings: KafkaSettings) -> Consumer:
-    """A consumer for ``assign`` alone: it never joins the group, never commits by itself, and never skips.
+    """A consumer for ``assign`` only: it never joins the group, never auto-commits, and never skips offsets.
 
     The caller closes it.
     """
-    ours: Properties = {
-        # Also how long a commit waits for a coordinator.
+    defaults: Properties = {
+        # Also limits how long a commit waits for a coordinator.
         "session.timeout.ms": REQUEST_S * 1000,
         "queued.max.messages.kbytes": 32_768,
-        # A fetch that waits at the end of one partition holds up the next stretch that is read.
+        # A fetch that waits at the end of one partition delays the next range that is read.
         "fetch.wait.max.ms": 100,
     }
-    fixed: Properties = {
+    required: Properties = {
         "group.id": settings.group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # An offset that is gone must be seen, not jumped over.
+        # A missing offset must be noticed, not skipped.
         "auto.offset.reset": "error",
-        # The only sign that a stretch ends in offsets that hold no message (transaction marks, compacted ones).
+        # The only sign that a range ends in offsets without messages (transaction markers, compacted ones).
         "enable.partition.eof": True,
         "check.crcs": True,
     }
-    with translated():
-        return Consumer(properties(settings, ours, fixed), logger=log)
+    with translate_errors():
+        return Consumer(properties(settings, defaults, required), logger=log)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors as ours: what passes by itself is transient, and what we do not know is too."""
+def translate_errors() -> Iterator[None]:
+    """Raise driver errors as a ``TransientError`` or ``PermanentError``; unknown ones count as transient."""
     try:
         yield
     except KafkaException as exc:
-        raise as_ours(exc.args[0]) from exc
+        raise to_millrace_error(exc.args[0]) from exc
 
 
-def as_ours(error: KafkaError) -> PermanentError | TransientError:
-    """The error of ours that says the same."""
+def to_millrace_error(error: KafkaError) -> PermanentError | TransientError:
+    """The MillraceError that corresponds to a driver's error."""
     if error.code() in _GONE:
         return OffsetsGoneError(f"Kafka: {error.str()}")
     kind = PermanentError if error.code() in _PERMANENT else TransientError
@@ -110,23 +110,23 @@ def as_ours(error: KafkaError) -> PermanentError | TransientError:
 
 
 def fetch(consumer: Consumer, topic: str, partition: int, start: int, end: int) -> Iterator[Sequence[Message]]:
-    """The messages of ``[start, end)`` in order, in chunks of bounded size; all of them are there.
+    """The messages of ``[start, end)`` in order, in chunks of bounded size. The partition must hold the whole range.
 
-    It ends by offsets, not by a count of messages: some offsets hold none. Ends the consumer's other assignments.
+    Ends by offset, not by the number of messages: some offsets hold none. Replaces the consumer's other assignments.
     """
-    with translated():
+    with translate_errors():
         consumer.assign([TopicPartition(topic, partition, start)])
     try:
-        position, size, heard = start, _FIRST_CHUNK, time.monotonic()
+        position, size, progressed_at = start, _FIRST_CHUNK, time.monotonic()
         while position < end:
-            with translated():
+            with translate_errors():
                 batch = consumer.consume(min(size, end - position), timeout=_POLL_S)
-            chunk, reached = _sort_out(batch, position, end)
+            chunk, reached = _split_batch(batch, position, end)
             if reached > position:
-                position, heard = reached, time.monotonic()
-            elif time.monotonic() - heard > STALL_S:
+                position, progressed_at = reached, time.monotonic()
+            elif time.monotonic() - progressed_at > STALL_S:
                 raise TransientError(
-                    f"Kafka: {topic}[{partition}] gives nothing from offset {position} on, up to {end}"
+                    f"Kafka: {topic}[{partition}] delivers no messages from offset {position}, expected up to {end}"
                 )
             if chunk:
                 size = max(1, min(_CHUNK_MESSAGES, _CHUNK_BYTES * len(chunk) // (1 + sum(map(len, chunk)))))
@@ -136,20 +136,20 @@ def fetch(consumer: Consumer, topic: str, partition: int, start: int, end: int) 
 
 
 def raise_if_failed(partition: TopicPartition) -> None:
-    """Raise the error that an answer carries for one partition."""
+    """Raise the error of one partition in an answer, if it has one."""
     if partition.error is not None:
-        raise as_ours(partition.error)
+        raise to_millrace_error(partition.error)
 
 
-def _sort_out(batch: Sequence[Message], position: int, end: int) -> tuple[list[Message], int]:
-    """The messages before ``end``, and the offset that the reading has come to."""
+def _split_batch(batch: Sequence[Message], position: int, end: int) -> tuple[list[Message], int]:
+    """The messages before ``end``, and the next offset to read."""
     chunk = []
     for message in batch:
         error = message.error()
         if error is None:
             chunk.append(message)
         elif error.code() != KafkaError._PARTITION_EOF:
-            raise as_ours(error)
+            raise to_millrace_error(error)
         offset = message.offset()
         if offset is not None:
             position = max(position, offset + (error is None))

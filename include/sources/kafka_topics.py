@@ -1,4 +1,4 @@
-"""The topics: made if absent, checked if present."""
+"""The topics: created if missing, checked if they exist."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from include.errors import ConfigurationError
 from include.settings import KafkaSettings
-from include.sources.kafka_client import REQUEST_S, log, properties, translated
+from include.sources.kafka_client import REQUEST_S, log, properties, translate_errors
 
-#: A dead letter is longer than the message it holds, by the headers. It must fit, or one message stops its shard.
+#: Headers make a dead letter longer than its message. It must still fit, or one message stops its shard.
 _DEAD_LETTER_BYTES = 16 * 2**20
 
 
 def ensure_topics(settings: KafkaSettings, shards: int) -> None:
-    """Make the topic of events with ``shards`` partitions, and that of dead letters, where they are absent.
+    """Create the topic of events with ``shards`` partitions, and the topic of dead letters, if they are missing.
 
-    Raises ``ConfigurationError`` if events are spread over another number of partitions: each user's shard would be
-    another. May run again, and beside itself.
+    Raises ``ConfigurationError`` if the topic has another number of partitions: users would be assigned to other
+    shards. May run again, and concurrently.
     """
-    with translated():
+    with translate_errors():
         admin = AdminClient(properties(settings, {}, {}), logger=log)
     is_new = _create(admin, NewTopic(settings.topic, num_partitions=shards))
     bytes_allowed = {"max.message.bytes": str(_DEAD_LETTER_BYTES)}
     _create(admin, NewTopic(settings.dead_letter_topic, num_partitions=shards, config=bytes_allowed))
-    # Brokers may not have heard yet of a topic that was just made, and it is as we asked for.
-    found = shards if is_new else _partitions(admin, settings.topic)
-    if found != shards:
+    # Brokers may not know a new topic yet, but it has the requested partitions.
+    partitions = shards if is_new else _count_partitions(admin, settings.topic)
+    if partitions != shards:
         raise ConfigurationError(
-            f"the topic {settings.topic} has {found} partitions, but shards is {shards}: set shards to {found}, or "
-            "make the topic and every store anew"
+            f"the topic {settings.topic} has {partitions} partitions, but shards is {shards}: set shards to "
+            f"{partitions}, or recreate the topic and every store"
         )
 
 
 def _create(admin: AdminClient, topic: NewTopic) -> bool:
-    """Whether it was made now; False when it was there already."""
-    with translated():
+    """Whether the topic was created now; False if it existed."""
+    with translate_errors():
         futures = admin.create_topics([topic], operation_timeout=REQUEST_S, request_timeout=REQUEST_S)
         try:
             futures[topic.topic].result(timeout=2 * REQUEST_S)
@@ -46,9 +46,9 @@ def _create(admin: AdminClient, topic: NewTopic) -> bool:
     return True
 
 
-def _partitions(admin: AdminClient, topic: str) -> int:
-    with translated():
-        found = admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-    return len(found.partitions)
+def _count_partitions(admin: AdminClient, topic: str) -> int:
+    with translate_errors():
+        metadata = admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+    return len(metadata.partitions)

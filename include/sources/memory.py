@@ -1,13 +1,14 @@
-"""The topic of events and that of dead letters in memory, for tests and dry runs."""
+"""The topics of events and of dead letters in memory, for tests and dry runs."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from include.domain.batch import DeadLetter, Record
+from include.domain.offsets import Offsets
 from include.errors import OffsetsGoneError
-from include.ports import Offsets
 
 CHUNK = 1_000
 
@@ -23,21 +24,21 @@ class _Partition:
 
 
 class MemorySource:
-    """A topic with a fixed number of shards. ``append`` publishes, ``trim`` stands for retention."""
+    """A topic in memory. ``append`` publishes a message, ``trim`` acts as retention."""
 
-    def __init__(self, shards: int) -> None:
-        self._partitions = [_Partition() for _ in range(shards)]
+    def __init__(self) -> None:
+        self._partitions: defaultdict[int, _Partition] = defaultdict(_Partition)
         self._committed: dict[int, int] = {}
 
     def append(self, shard: int, key: bytes | None, value: bytes | None, published_at: int) -> int:
-        """Publish one message; its offset."""
+        """Publish one message. Returns its offset."""
         partition = self._partitions[shard]
         record = Record(shard, partition.high, published_at, key, value)
         partition.records.append(record)
         return record.offset
 
     def trim(self, shard: int, low: int) -> None:
-        """Let go of what stands before ``low``."""
+        """Delete the messages before ``low``."""
         partition = self._partitions[shard]
         del partition.records[: low - partition.low]
         partition.low = low
@@ -53,19 +54,19 @@ class MemorySource:
         return next(later, partition.high)
 
     def read(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
-        """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if some are not there."""
+        """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if any are missing."""
         low, high = self.offsets(shard)
         if start < end and not (low <= start and end <= high):
-            raise OffsetsGoneError(f"shard {shard} holds the offsets [{low}, {high}), but [{start}, {end}) is wanted")
-        wanted = self._partitions[shard].records[start - low : end - low] if start < end else []
-        return (wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK))
+            raise OffsetsGoneError(f"shard {shard} holds offsets [{low}, {high}), but [{start}, {end}) was requested")
+        records = self._partitions[shard].records[start - low : end - low] if start < end else []
+        return (records[at : at + CHUNK] for at in range(0, len(records), CHUNK))
 
-    def committed(self, shard: int) -> int | None:
+    def committed_offset(self, shard: int) -> int | None:
         """The group's offset, None before the first commit."""
         return self._committed.get(shard)
 
     def commit(self, shard: int, offset: int) -> None:
-        """Move the group's offset forward to ``offset``; an offset behind it changes nothing."""
+        """Move the group's offset forward to ``offset``; a smaller offset changes nothing."""
         self._committed[shard] = max(offset, self._committed.get(shard, offset))
 
     def close(self) -> None:
@@ -73,13 +74,13 @@ class MemorySource:
 
 
 class MemoryDeadLetters:
-    """Keeps letters as they come, repeated ones too."""
+    """Stores letters as they come, duplicates included."""
 
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
 
     def put(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep every letter."""
+        """Store every letter."""
         self.letters.extend(letters)
 
     def read(self) -> Iterator[DeadLetter]:

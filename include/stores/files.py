@@ -1,4 +1,4 @@
-"""Arrow files between tasks, on any path that fsspec knows: file://, s3://, gs:// and so on."""
+"""Arrow files between tasks, on any path that fsspec supports: file://, s3://, gs:// and so on."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ArrowFiles:
             writer.write_table(table)
         try:
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            # On a disk a file grows in sight of its readers, so it gets its name when it is whole; an object store
-            # shows an object only when it is. A task that was given up for dead may write beside its successor.
+            # On a disk readers can see an incomplete file, so it is renamed when it is complete; an object store shows
+            # only complete objects. A task that was presumed dead may write at the same time as its successor.
             partial = f"{path}.{uuid.uuid4().hex}.partial" if "file" in self._fs.protocol else path
             with self._fs.open(partial, "wb") as file:
                 file.write(buffer.getbuffer())
@@ -41,7 +41,7 @@ class ArrowFiles:
                 return pa.ipc.open_file(pa.BufferReader(file.read())).read_all()
         except FileNotFoundError as error:
             raise StagedBatchMissingError(
-                f"{path} is gone: it is removed when its run ends. Clear the run from its first task on"
+                f"{path} does not exist: files are deleted when their run ends. Clear the run from its first task on"
             ) from error
         except OSError as error:
             raise TransientError(f"cannot read {path}: {error}; see MILLRACE_BATCH_PATH") from error

@@ -1,4 +1,4 @@
-"""The Graph port in memory, over the rows that a MemorySink keeps."""
+"""The Graph port in memory, on the rows of a MemorySink."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from include.domain.ranking import Engagements, kind_weight
 
 
 class MemoryGraph:
-    """Reads ``rows`` (events with an item, by event id) anew at each call: share them with the sink that writes."""
+    """Reads ``rows`` (events with an item, by event id) on each call: share them with the sink that writes them."""
 
     def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         self._rows = rows
 
     def engagements(self, users: Sequence[str], limit: int) -> Engagements:
         """The latest ``limit`` items of each user, ties by id. Users without an engagement are left out."""
-        by_user = {user: kept for user in users if (kept := self._latest(user, limit))}
-        items = {item: index for index, item in enumerate({item for kept in by_user.values() for item, _, _ in kept})}
-        flat = [entry for kept in by_user.values() for entry in kept]
-        lengths = [len(kept) for kept in by_user.values()]
+        by_user = {user: latest for user in users if (latest := self._latest(user, limit))}
+        flat = [entry for latest in by_user.values() for entry in latest]
+        items = {item: index for index, item in enumerate({item for item, _, _ in flat})}
+        lengths = [len(latest) for latest in by_user.values()]
         return Engagements(
             users=list(by_user),
             items=list(items),
@@ -30,6 +30,9 @@ class MemoryGraph:
             at=np.asarray([at for _, at, _ in flat], dtype=np.int64),
             weight=np.asarray([weight for _, _, weight in flat], dtype=np.float64),
         )
+
+    def close(self) -> None:
+        """Nothing to close."""
 
     def _latest(self, user: str, limit: int) -> list[tuple[str, int, float]]:
         last: dict[str, tuple[int, float]] = {}

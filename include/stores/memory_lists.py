@@ -1,4 +1,4 @@
-"""The Lists port in memory: for tests and dry runs, with the promises that Redis keeps."""
+"""The Lists port in memory, with the behaviour of Redis: for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -10,57 +10,59 @@ from include.errors import PermanentError
 
 
 class MemoryLists:
-    """``clock`` gives seconds since 1970. ``asked`` is what a reader notes: the second of each user's last request."""
+    """``clock`` returns seconds since 1970. ``requests`` maps users to the second of their last request, as a reader
+    records it.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.current: str | None = None
-        self.asked: dict[str, int] = {}
+        self.requests: dict[str, int] = {}
         self._clock = clock
-        self._kept: dict[bytes, tuple[bytes, float]] = {}
+        self._values: dict[bytes, tuple[bytes, float]] = {}
 
     def publish(self, generation: str, lists: Mapping[str, bytes], ttl_s: Mapping[str, int]) -> int:
-        """Write each user's list with its time to live; how many were written, the others being older."""
+        """Write each user's list with its TTL. Returns the number written; older lists are skipped."""
         for packed in lists.values():
-            _check(packed)
-        return sum(self._keep_newest(list_key(generation, user), lists[user], ttl_s[user]) for user in lists)
+            _check_length(packed)
+        return sum(self._set_if_newer(list_key(generation, user), lists[user], ttl_s[user]) for user in lists)
 
     def publish_popular(self, generation: str, packed: bytes, ttl_s: int) -> None:
-        """Write the list for users without one, unless a newer is there."""
-        _check(packed)
-        self._keep_newest(popular_key(generation), packed, ttl_s)
+        """Write the list for users without one of their own, unless a newer one is stored."""
+        _check_length(packed)
+        self._set_if_newer(popular_key(generation), packed, ttl_s)
 
-    def make_current(self, generation: str) -> None:
-        """Let the reader serve this generation from now on."""
+    def set_current_generation(self, generation: str) -> None:
+        """Make the reader serve this generation from now on."""
         self.current = generation
 
     def expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
-        """Those of ``users`` whose list is absent or ends within that time, in their order."""
+        """Those of ``users`` whose list is missing or expires within that time, in the same order."""
         limit = self._clock() + within_s
-        return [user for user in users if self._end(list_key(generation, user)) <= limit]
+        return [user for user in users if self._expires_at(list_key(generation, user)) <= limit]
 
-    def asked_since(self, since_s: int) -> Sequence[str]:
-        """Users whose list the reader was asked for at or after that time (seconds since 1970)."""
-        return [user for user, at in self.asked.items() if at >= since_s]
+    def recent_readers(self, since_s: int) -> Sequence[str]:
+        """Users whose list was requested at or after that time (seconds since 1970)."""
+        return [user for user, at in self.requests.items() if at >= since_s]
 
     def get(self, key: bytes) -> bytes | None:
-        """What is kept under a key of ``include.domain.recommendation_list``, unless it has ended."""
-        packed, end = self._kept.get(key, (None, 0.0))
-        return packed if end > self._clock() else None
+        """The value of a key of ``include.domain.recommendation_list``, unless it has expired."""
+        packed, expires_at = self._values.get(key, (None, 0.0))
+        return packed if expires_at > self._clock() else None
 
     def close(self) -> None:
         """Nothing to close."""
 
-    def _end(self, key: bytes) -> float:
-        return self._kept[key][1] if self.get(key) is not None else 0.0
+    def _expires_at(self, key: bytes) -> float:
+        return self._values[key][1] if self.get(key) is not None else 0.0
 
-    def _keep_newest(self, key: bytes, packed: bytes, ttl_s: int) -> int:
+    def _set_if_newer(self, key: bytes, packed: bytes, ttl_s: int) -> int:
         stored = self.get(key)
         if stored is not None and stored[:VERSION_BYTES] > packed[:VERSION_BYTES]:
             return 0
-        self._kept[key] = (packed, self._clock() + ttl_s)
+        self._values[key] = (packed, self._clock() + ttl_s)
         return 1
 
 
-def _check(packed: bytes) -> None:
+def _check_length(packed: bytes) -> None:
     if len(packed) < VERSION_BYTES:
         raise PermanentError("a packed list begins with eight bytes of version; this one is shorter")

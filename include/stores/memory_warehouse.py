@@ -1,4 +1,4 @@
-"""The warehouse in memory: the same promises as ``stores/warehouse``, for tests and dry runs. Gone with the process."""
+"""The warehouse in memory, with the same behaviour as ``stores/warehouse``: for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from include.domain.batch import BatchMode, BatchRef, StageCounts
+from include.domain.batch import BatchMode, BatchRef, StageCounts, StagedBatch
+from include.domain.centre import should_retake_centre
 from include.domain.generation import Generation
+from include.domain.mark import Mark
+from include.domain.offsets import Offsets, next_batch
+from include.domain.precedence import Precedence, StoredVersion, compare_versions
 from include.domain.ranking import DAY_MS, kind_weight
-from include.ports import Mark, Offsets
-from include.stores.batches import next_batch
-from include.stores.centre import due_centre
 
 type Row = dict[str, Any]
 type Identity = tuple[str, str]
@@ -29,13 +30,13 @@ _HOUR_MS = 3_600_000
 
 
 def hour_of(milliseconds: int) -> str:
-    """The full hour that a time (ms since 1970) lies in, RFC 3339."""
+    """The full hour that contains a time (ms since 1970), RFC 3339."""
     return datetime.fromtimestamp(milliseconds // _HOUR_MS * _HOUR_MS / 1000, UTC).isoformat()
 
 
 @dataclass
 class MemoryTables:
-    """What the warehouse's tables are on disk. Several adapters share one."""
+    """The tables of the warehouse. Several adapters share one instance."""
 
     events: dict[Identity, Row] = field(default_factory=dict)
     engagement: dict[EngagementKey, tuple[int, int, Decimal]] = field(default_factory=dict)
@@ -47,26 +48,26 @@ class MemoryTables:
     marks: Iterator[int] = field(default_factory=lambda: count(1))
 
     def store(self, rows: Sequence[Row], batch_id: str) -> None:
-        """Keep what is new or newer, and mark what that changes."""
+        """Store new and newer contents, and mark the hours and users that they change."""
         for row in rows:
             identity = row["user_id"], row["message_id"]
             old = self.events.get(identity)
-            if old is not None and precedence(row) <= precedence(old):
+            if old is not None and precedence_of(row) <= precedence_of(old):
                 continue
             self.events[identity] = {**row, "revised": old is not None}
-            for changed in (row, old):
-                if changed is not None:
-                    self.touched_hours[hour_of(changed["occurred_at"])] = next(self.marks)
+            for content in (row, old):
+                if content is not None:
+                    self.touched_hours[hour_of(content["occurred_at"])] = next(self.marks)
             self.changed_users[batch_id, row["user_id"]] = None
 
 
-def precedence(row: Row) -> tuple[int, str]:
-    """Which of two contents of one identity stands."""
-    return row["version"], row["digest"]
+def precedence_of(row: Row) -> Precedence:
+    """Decides between two contents of one identity."""
+    return Precedence(row["version"], row["digest"])
 
 
 def rows_of(events: pa.Table) -> list[Row]:
-    """The rows of an events table with times as ms since 1970."""
+    """The rows of an EVENT_SCHEMA table, with times as ms since 1970."""
     position = events.schema.get_field_index("occurred_at")
     times = events["occurred_at"].cast(pa.int64())
     rows: list[Row] = events.set_column(position, "occurred_at", times).to_pylist()
@@ -80,11 +81,11 @@ class MemoryLedger:
         self._tables = tables
 
     def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
-        mine = sorted(self._live(topic, shard), key=lambda ref: ref.start)
-        for ref in mine:
+        batches = sorted(self._live_batches(topic, shard), key=lambda ref: ref.start)
+        for ref in batches:
             if not self._tables.batches[ref][1]:
                 return ref
-        claimed = next_batch(topic, shard, mine[-1].end if mine else None, offsets, limit)
+        claimed = next_batch(topic, shard, batches[-1].end if batches else None, offsets, limit)
         if claimed is not None:
             self._tables.batches[claimed] = (StageCounts(), False)
         return claimed
@@ -93,7 +94,7 @@ class MemoryLedger:
         counts, _ = self._tables.batches.get(ref, (StageCounts(), False))
         self._tables.batches[ref] = (counts, False)
 
-    def staged(self, ref: BatchRef, counts: StageCounts) -> None:
+    def record_staged(self, ref: BatchRef, counts: StageCounts) -> None:
         self._tables.batches[ref] = (counts, self._tables.batches[ref][1])
 
     def commit(self, ref: BatchRef) -> None:
@@ -103,38 +104,39 @@ class MemoryLedger:
                 self._tables.changed_users[batch_id, user] = next(self._tables.marks)
 
     def position(self, topic: str, shard: int) -> int | None:
-        return max((ref.end for ref in self._live(topic, shard) if self._tables.batches[ref][1]), default=None)
+        return max((ref.end for ref in self._live_batches(topic, shard) if self._tables.batches[ref][1]), default=None)
 
-    def _live(self, topic: str, shard: int) -> list[BatchRef]:
-        mine = (ref for ref in self._tables.batches if (ref.topic, ref.shard) == (topic, shard))
-        return [ref for ref in mine if ref.mode == BatchMode.LIVE]
+    def _live_batches(self, topic: str, shard: int) -> list[BatchRef]:
+        live = (ref for ref in self._tables.batches if ref.mode == BatchMode.LIVE)
+        return [ref for ref in live if (ref.topic, ref.shard) == (topic, shard)]
 
 
-class MemoryStanding:
-    """``ports.Standing``."""
+class MemoryStoredVersions:
+    """``ports.StoredVersions``."""
 
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
 
-    def standing(self, events: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        newer, revises = np.zeros(events.num_rows, dtype=bool), np.zeros(events.num_rows, dtype=bool)
-        for index, row in enumerate(rows_of(events)):
-            stored = self._tables.events.get((row["user_id"], row["message_id"]))
+    def compare(self, events: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        return compare_versions(events, self._find(events))
+
+    def _find(self, events: pa.Table) -> Iterator[StoredVersion]:
+        identities = zip(events["user_id"].to_pylist(), events["message_id"].to_pylist(), strict=True)
+        for index, identity in enumerate(identities):
+            stored = self._tables.events.get(identity)
             if stored is not None:
-                newer[index] = precedence(stored) > precedence(row)
-                revises[index] = stored["revised"] or precedence(stored) < precedence(row)
-        return newer, revises
+                yield StoredVersion(index, precedence_of(stored), stored["revised"])
 
 
 class MemoryTextVectors:
-    """``ports.TextVectors``. One process, so nobody else can hold a lock."""
+    """``ports.TextVectors``. There is only one process, so locks are always free."""
 
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
 
     def get(self, generation: Generation, hashes: Sequence[str]) -> Mapping[str, np.ndarray]:
-        kept = self._tables.vectors
-        return {h: kept[generation.name, h] for h in hashes if (generation.name, h) in kept}
+        vectors = self._tables.vectors
+        return {h: vectors[generation.name, h] for h in hashes if (generation.name, h) in vectors}
 
     def put(self, generation: Generation, hashes: Sequence[str], vectors: np.ndarray) -> None:
         for text_hash, vector in zip(hashes, vectors, strict=True):
@@ -153,7 +155,7 @@ class MemoryWarehouseSink:
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
 
-    def upsert(self, batch: Any) -> int:
+    def upsert(self, batch: StagedBatch) -> int:
         self._tables.store(rows_of(batch.events), batch.ref.batch_id)
         return int(batch.events.num_rows)
 
@@ -161,7 +163,7 @@ class MemoryWarehouseSink:
         return len(self._tables.events)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 class MemoryEngagement:
@@ -174,12 +176,12 @@ class MemoryEngagement:
         return [Mark(hour, seq) for hour, seq in sorted(self._tables.touched_hours.items())]
 
     def recount(self, hours: Sequence[str]) -> int:
-        wanted = set(hours)
-        kept = {key: row for key, row in self._tables.engagement.items() if key[0] not in wanted}
+        recounted = set(hours)
+        other = {key: row for key, row in self._tables.engagement.items() if key[0] not in recounted}
         grouped: dict[EngagementKey, list[Row]] = defaultdict(list)
         for row in self._tables.events.values():
             hour = hour_of(row["occurred_at"])
-            if hour in wanted:
+            if hour in recounted:
                 grouped[hour, row["item_id"] or "", row["campaign_id"] or "", row["kind"]].append(row)
         new = {
             key: (
@@ -189,7 +191,7 @@ class MemoryEngagement:
             )
             for key, rows in grouped.items()
         }
-        self._tables.engagement = {**kept, **new}
+        self._tables.engagement = {**other, **new}
         return len(new)
 
     def recount_between(self, start_ms: int, end_ms: int) -> int:
@@ -211,36 +213,35 @@ class MemoryEngagement:
         return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
 
 
-class MemoryAudience:
-    """``ports.Audience``."""
+class MemoryUserActivity:
+    """``ports.UserActivity``."""
 
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
 
-    def newest_event(self) -> int | None:
+    def newest_event_ms(self) -> int | None:
         return max((row["occurred_at"] for row in self._tables.events.values()), default=None)
 
     def changed_users(self) -> Sequence[Mark]:
-        seen = self._tables.changed_users.items()
-        return sorted(Mark(user, seq) for (_, user), seq in seen if seq is not None)
+        users = self._tables.changed_users.items()
+        return sorted(Mark(user, seq) for (_, user), seq in users if seq is not None)
 
-    def clear_users(self, marks: Sequence[Mark]) -> None:
-        done = set(marks)
+    def clear_changed_users(self, marks: Sequence[Mark]) -> None:
+        cleared = set(marks)
         self._tables.changed_users = {
             (batch, user): seq
             for (batch, user), seq in self._tables.changed_users.items()
-            if seq is None or Mark(user, seq) not in done
+            if seq is None or Mark(user, seq) not in cleared
         }
 
     def active_users(self, since_ms: int | None) -> Sequence[str]:
-        hour = None if since_ms is None else since_ms
         rows = self._tables.events.values()
-        recent = (row for row in rows if hour is None or row["occurred_at"] // _HOUR_MS * _HOUR_MS >= hour)
+        recent = (row for row in rows if since_ms is None or row["occurred_at"] // _HOUR_MS * _HOUR_MS >= since_ms)
         return sorted({row["user_id"] for row in recent})
 
-    def text_counts(self, users: Sequence[str]) -> pa.Table:
-        wanted = set(users)
-        rows = (row for row in self._tables.events.values() if row["user_id"] in wanted and row["text_hash"])
+    def count_texts(self, users: Sequence[str]) -> pa.Table:
+        requested = set(users)
+        rows = (row for row in self._tables.events.values() if row["user_id"] in requested and row["text_hash"])
         counts = sorted(Counter((row["user_id"], row["text_hash"]) for row in rows).items())
         return pa.table(
             {
@@ -252,19 +253,34 @@ class MemoryAudience:
 
     def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
         best: dict[str, Row] = {}
-        wanted = set(items)
-        rows = [row for row in self._tables.events.values() if row["item_id"] in wanted and row["text"] is not None]
-        # A title before what a user wrote, then the newest, then the lowest id.
+        requested = set(items)
+        rows = [row for row in self._tables.events.values() if row["item_id"] in requested and row["text"] is not None]
+        # Titles come before messages that users wrote, then the newest, then the lowest id.
         for row in sorted(rows, key=lambda row: (row["kind"] == "message", -row["occurred_at"], row["event_id"])):
             best.setdefault(row["item_id"], row)
         return {item: row["text"] for item, row in best.items()}
 
-    def text_centre(self, generation: Generation) -> np.ndarray | None:
+    def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
         vectors = [v for (name, _), v in sorted(self._tables.vectors.items()) if name == generation.name]
         taken = self._tables.centres.get(generation.name)
-        if due_centre(len(vectors), None if taken is None else taken[0]):
+        if should_retake_centre(len(vectors), None if taken is None else taken[0]):
             centre = np.mean(vectors, axis=0, dtype=np.float64).astype("<f4")
             self._tables.centres[generation.name] = taken = (len(vectors), centre)
             for user in self.active_users(None):
                 self._tables.changed_users[f"centre-{len(vectors)}", user] = next(self._tables.marks)
         return None if taken is None else taken[1]
+
+
+class MemoryWarehouse:
+    """All ports of the warehouse on shared tables, like ``stores.warehouse.warehouse.Warehouse``."""
+
+    def __init__(self, tables: MemoryTables | None = None) -> None:
+        self.tables = tables or MemoryTables()
+        self.ledger = MemoryLedger(self.tables)
+        self.stored_versions = MemoryStoredVersions(self.tables)
+        self.text_vectors = MemoryTextVectors(self.tables)
+        self.engagement = MemoryEngagement(self.tables)
+        self.activity = MemoryUserActivity(self.tables)
+
+    def close(self) -> None:
+        """Nothing to close."""

@@ -1,4 +1,4 @@
-"""Milvus: the connection, its errors as ours, and collections behind aliases, and the Profiles port."""
+"""Milvus: the connection, error translation, collections behind aliases, and the Profiles port."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from include import errors
 from include.domain.generation import Generation
 from include.settings import MilvusSettings
 
-# What it logs as an error, with a trace, it raises as well, and we may be about to try again.
+# pymilvus logs every error with its trace, and also raises it: the retry policy decides what to do about it.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
-#: Without a timeout pymilvus tries for minutes, and waits for ever for a server that hangs. Every call gets this one.
+#: Without a timeout pymilvus retries for minutes, and waits for ever for a server that hangs. Every call gets this one.
 TIMEOUT_S = 30
-#: After a restart a collection takes some 20 s to be loaded again.
+#: After a restart, loading a collection takes about 20 s.
 READY_S = 90
 
 #: Reads that see every acknowledged write.
 STRONG = "Strong"
-#: One query answers at most 16,384 rows; as many as a write holds, so that the next one waits while these are written.
+#: A query returns at most 16,384 rows. As many as one write holds: the sink reads the next chunk while it writes one.
 ROWS_PER_QUERY = 5_000
 
-#: Milvus counts bytes: an id has up to 128 characters of up to four.
+#: Milvus counts bytes: an id has up to 128 characters of up to four bytes each.
 ID_BYTES = 512
 
-#: A request may have 64 MB; a quarter of it keeps memory flat on both sides.
+#: A request may have 64 MB; using a quarter of that keeps memory flat on both sides.
 _BYTES_PER_WRITE = 16 * 2**20
 _ROWS_PER_WRITE = 5_000
 
-#: Answers that no retry will change: parameter invalid, missing, too large; not authenticated, not permitted.
+#: Error codes that no retry will change: parameter invalid, missing, too large; not authenticated, not permitted.
 _PERMANENT_CODES = frozenset({1100, 1101, 1102, 1400, 1401})
 _PERMANENT_RPCS = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
@@ -46,8 +46,8 @@ _PERMANENT_RPCS = frozenset(
 
 _USERS_PER_QUERY = 2_000
 _VECTORS_PER_SEARCH = 500
-#: How many candidates HNSW keeps at least: below about this many the recall of 50 neighbours falls under .99.
-_LEAST_EF = 128
+#: HNSW search candidates, at least: below about this many the recall of 50 neighbours falls under .99.
+_MIN_EF = 128
 
 _BUILD: Mapping[str, Mapping[str, int]] = {
     "IVF_FLAT": {"nlist": 128},
@@ -58,13 +58,13 @@ _BUILD: Mapping[str, Mapping[str, int]] = {
 
 def connect(settings: MilvusSettings) -> MilvusClient:
     """A connected client. The caller closes it."""
-    with translated():
+    with translate_errors():
         return MilvusClient(settings.uri, token=settings.token, timeout=10)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors as ours: what passes by itself is transient, and what we do not know is too."""
+def translate_errors() -> Iterator[None]:
+    """Raise driver errors as a ``TransientError`` or ``PermanentError``; unknown ones count as transient."""
     try:
         yield
     except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as exc:
@@ -78,23 +78,24 @@ def _is_permanent(exc: Exception) -> bool:
     return isinstance(exc, grpc.Call) and exc.code() in _PERMANENT_RPCS
 
 
-def literal(text: str) -> str:
-    """``text`` as a string in a filter. Needed because Milvus before 2.5 takes no filter parameters, and pymilvus
-    puts ``ids`` between quotes as they are."""
+def quote(text: str) -> str:
+    """``text`` as a quoted string in a filter. Milvus before 2.5 has no filter parameters, and pymilvus quotes ``ids``
+    without escaping them.
+    """
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
 
 
 def any_of(field: str, values: Sequence[str]) -> str:
-    """A filter for the rows whose ``field`` is one of ``values``, whatever characters these have."""
-    return f"{field} in [{','.join(map(literal, values))}]"
+    """A filter for the rows whose ``field`` is one of ``values``, whatever characters they contain."""
+    return f"{field} in [{','.join(map(quote, values))}]"
 
 
 @dataclass(frozen=True)
 class VectorCollection:
-    """One collection of vectors by a string key ``id``, of one generation, behind an alias.
+    """A collection of vectors of one generation, by a string key ``id``, behind an alias.
 
-    ``fields`` are the scalar fields beside ``id`` and ``vector``; ``partitions`` its named partitions.
+    ``fields`` are the scalar fields besides ``id`` and ``vector``; ``partitions`` are its named partitions.
     """
 
     alias: str
@@ -106,14 +107,14 @@ class VectorCollection:
 
     @property
     def name(self) -> str:
-        """Writers use the name, readers the alias: a new generation is filled while the old one is read."""
+        """Every generation has a collection of its own: vectors of two generations never meet."""
         return f"{self.alias}_{self.generation}"
 
     def prepare(self, client: MilvusClient) -> None:
-        """Make what is missing, load it, and return when it answers. May run again, and beside itself."""
+        """Create what is missing, load it, and return when it answers. May run again, and concurrently."""
         if not client.has_collection(self.name, timeout=TIMEOUT_S):
             client.create_collection(self.name, schema=self._schema(), consistency_level=STRONG, timeout=TIMEOUT_S)
-        # The index comes after the partitions: once it is there, they are complete.
+        # The index is created after the partitions: if it exists, they are complete.
         if not client.list_indexes(self.name, timeout=TIMEOUT_S):
             for partition in self.partitions:
                 client.create_partition(self.name, partition, timeout=TIMEOUT_S)
@@ -124,18 +125,14 @@ class VectorCollection:
         if not client.has_collection(self.alias, timeout=TIMEOUT_S):
             client.create_alias(self.name, self.alias, timeout=TIMEOUT_S)
 
-    def activate(self, client: MilvusClient) -> None:
-        """Point the alias here: from now on readers see this generation."""
-        client.alter_alias(self.name, self.alias, timeout=TIMEOUT_S)
-
     def upsert(self, client: MilvusClient, rows: Sequence[Mapping[str, Any]], partition: str = "") -> None:
-        """Write rows, each key once, in requests of a bounded size."""
+        """Write rows with distinct keys, in requests of bounded size."""
         size = max(1, min(_ROWS_PER_WRITE, _BYTES_PER_WRITE // (4 * self.dimension + 256)))
         for start in range(0, len(rows), size):
             client.upsert(self.name, list(rows[start : start + size]), partition_name=partition, timeout=TIMEOUT_S)
 
     def count(self, client: MilvusClient) -> int:
-        """How many rows there are; sees every acknowledged write."""
+        """Returns the number of rows, including every acknowledged write."""
         (row,) = client.query(
             self.name, filter="", output_fields=["count(*)"], consistency_level=STRONG, timeout=TIMEOUT_S
         )
@@ -145,12 +142,12 @@ class VectorCollection:
         present = len(set(client.list_partitions(self.name, timeout=TIMEOUT_S)) - {"_default"})
         if present != len(self.partitions):
             raise errors.ConfigurationError(
-                f"shards is {len(self.partitions)}, but the Milvus collection {self.name} was made for {present}: its "
-                "rows would be looked for in the wrong partitions. Set shards back, or drop the collection and replay"
+                f"shards is {len(self.partitions)}, but the Milvus collection {self.name} was created with {present}: "
+                "rows would be looked up in the wrong partitions. Set shards back, or drop the collection and replay"
             )
 
     def _wait_until_ready(self, client: MilvusClient) -> None:
-        """Only a real query tells: a collection is called loaded before it answers."""
+        """Only a real query can tell: Milvus reports a collection as loaded before it answers."""
         deadline = time.monotonic() + READY_S
         while True:
             try:
@@ -163,7 +160,7 @@ class VectorCollection:
 
     def _schema(self) -> Any:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        # The key is called ``id``: under any other name Milvus 2.3 gives a hit's key as that name and pymilvus as id.
+        # The key must be called ``id``: with another name Milvus 2.3 and pymilvus disagree on the key of a hit.
         schema.add_field("id", DataType.VARCHAR, max_length=ID_BYTES, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.dimension)
         for name, kind in self.fields.items():
@@ -178,7 +175,7 @@ class VectorCollection:
 
 
 class MilvusProfiles:
-    """One vector a user, of one generation, in an HNSW index: few rows, searched often."""
+    """One vector per user, of one generation, in an HNSW index: few rows, searched often."""
 
     def __init__(self, settings: MilvusSettings, generation: Generation) -> None:
         self._client = connect(settings)
@@ -188,30 +185,24 @@ class MilvusProfiles:
         self._prepared = False
 
     def prepare(self) -> None:
-        """Make and load the collection. May run again; the first call of each process does it by itself."""
-        with translated():
+        """Create and load the collection. May run again; the first use in each process calls it."""
+        with translate_errors():
             self._vectors.prepare(self._client)
         self._prepared = True
 
-    def activate(self) -> None:
-        """Point the alias of the profiles at this generation."""
-        self._ready()
-        with translated():
-            self._vectors.activate(self._client)
-
     def put(self, users: Sequence[str], vectors: np.ndarray) -> None:
-        """Store one vector a user, the last if a user comes twice. Zero vectors have no direction: never put one."""
-        self._ready()
-        last = dict(zip(users, np.asarray(vectors, dtype=np.float32), strict=True))
-        with translated():
-            self._vectors.upsert(self._client, [{"id": user, "vector": vector} for user, vector in last.items()])
+        """Store one vector per user, the last one if a user comes twice. Never store a zero vector."""
+        self._ensure_prepared()
+        by_user = dict(zip(users, np.asarray(vectors, dtype=np.float32), strict=True))
+        with translate_errors():
+            self._vectors.upsert(self._client, [{"id": user, "vector": vector} for user, vector in by_user.items()])
 
     def get(self, users: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """The vectors of those users who have one."""
-        self._ready()
-        found: dict[str, np.ndarray] = {}
+        """The vectors of the users who have one."""
+        self._ensure_prepared()
+        stored: dict[str, np.ndarray] = {}
         for start in range(0, len(users), _USERS_PER_QUERY):
-            with translated():
+            with translate_errors():
                 rows = self._client.query(
                     self._vectors.name,
                     filter=any_of("id", users[start : start + _USERS_PER_QUERY]),
@@ -219,21 +210,21 @@ class MilvusProfiles:
                     consistency_level=STRONG,
                     timeout=TIMEOUT_S,
                 )
-            found.update({row["id"]: np.asarray(row["vector"], dtype=np.float32) for row in rows})
-        return found
+            stored.update({row["id"]: np.asarray(row["vector"], dtype=np.float32) for row in rows})
+        return stored
 
-    def similar(self, vectors: np.ndarray, limit: int) -> Sequence[Sequence[tuple[str, float]]]:
-        """For each vector the ``limit`` users nearest by cosine, best first; a stored vector finds itself too."""
-        self._ready()
+    def search(self, vectors: np.ndarray, limit: int) -> Sequence[Sequence[tuple[str, float]]]:
+        """For each vector the ``limit`` nearest users by cosine, best first; a stored vector also finds itself."""
+        self._ensure_prepared()
         queries = np.asarray(vectors, dtype=np.float32)
         answers: list[list[tuple[str, float]]] = []
         for start in range(0, len(queries), _VECTORS_PER_SEARCH):
-            with translated():
+            with translate_errors():
                 hits = self._client.search(
                     self._vectors.name,
                     data=list(queries[start : start + _VECTORS_PER_SEARCH]),
                     limit=limit,
-                    search_params={"metric_type": "COSINE", "params": {"ef": max(2 * limit, _LEAST_EF)}},
+                    search_params={"metric_type": "COSINE", "params": {"ef": max(2 * limit, _MIN_EF)}},
                     consistency_level=STRONG,
                     timeout=TIMEOUT_S,
                 )
@@ -241,9 +232,9 @@ class MilvusProfiles:
         return answers
 
     def close(self) -> None:
-        """Close the connection. The profiles are of no use afterwards."""
+        """Close the connection. Do not use the profiles after closing."""
         self._client.close()
 
-    def _ready(self) -> None:
+    def _ensure_prepared(self) -> None:
         if not self._prepared:
             self.prepare()

@@ -1,4 +1,4 @@
-"""MongoDB: the connection, its errors as ours, and the document of an event."""
+"""MongoDB: the connection, error translation, and the document of an event."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from include.settings import MongoSettings
 
 type Document = dict[str, Any]
 
-#: Unless the address says otherwise. ``timeoutMS`` bounds one call, the retries of the driver included.
+#: Defaults; options in the URI win. ``timeoutMS`` bounds one call, including the driver's retries.
 _OPTIONS: Mapping[str, Any] = {"appName": "millrace", "timeoutMS": 30_000, "connectTimeoutMS": 5_000}
 
 DUPLICATE_KEY = 11000
-#: Answers that no retry will change: bad value, unauthorized, authentication failed, failed to parse, type mismatch,
-#: command not found, invalid namespace, illegal operation, validation failed, document too large.
+#: Error codes that no retry will change: bad value, unauthorized, authentication failed, failed to parse, type
+#: mismatch, command not found, invalid namespace, illegal operation, validation failed, document too large.
 _PERMANENT_CODES = frozenset({2, 9, 13, 14, 18, 20, 59, 73, 121, 8000, 10334, 17280})
 
-#: MongoDB reads ``$`` and ``.`` in a field name as operators and paths. Their full-width twins mean nothing to it; a
-#: full-width backslash before a character that came as such keeps the way back unambiguous.
+#: MongoDB reads ``$`` and ``.`` in field names as operators and paths, so they are replaced by their full-width forms,
+#: which mean nothing to it. A full-width character of the input is escaped by a full-width backslash.
 _ESCAPE = str.maketrans({"$": "＄", ".": "．", "＄": "＼＄", "．": "＼．", "＼": "＼＼"})
 _PLAIN = {"＄": "$", "．": "."}
 _SPECIAL = "$.＄．＼"
@@ -38,9 +38,9 @@ _FIELDS = ("_id", *_COLUMNS[1:])
 
 
 def events_collection(settings: MongoSettings) -> Collection[Document]:
-    """The collection of events. Connects on first use; whoever asked for it closes ``.database.client``."""
-    given = settings.uri.lower()
-    options = {name: value for name, value in _OPTIONS.items() if f"{name.lower()}=" not in given}
+    """The collection of events. Connects on first use; the caller closes ``.database.client``."""
+    uri = settings.uri.lower()
+    options = {name: value for name, value in _OPTIONS.items() if f"{name.lower()}=" not in uri}
     client: MongoClient[Document] = MongoClient(settings.uri, **options)
     return client.get_database(settings.database).get_collection(
         settings.collection, write_concern=WriteConcern("majority")
@@ -48,8 +48,8 @@ def events_collection(settings: MongoSettings) -> Collection[Document]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors as ours: what passes by itself is transient, and what we do not know is too."""
+def translate_errors() -> Iterator[None]:
+    """Raise driver errors as a ``TransientError`` or ``PermanentError``; unknown ones count as transient."""
     try:
         yield
     except (PyMongoError, BSONError) as exc:
@@ -65,46 +65,47 @@ def _is_permanent(exc: Exception) -> bool:
     return isinstance(exc, BSONError | ConfigurationError)
 
 
-def documents(events: pa.Table) -> list[Document]:
-    """One document an event: what was received, cleaned, with ``_id`` = event_id; absent fields are left out."""
+def to_documents(events: pa.Table) -> list[Document]:
+    """One document per event: the cleaned input with ``_id`` = event_id. Absent fields are left out."""
     columns = [events.column(name).to_pylist() for name in _COLUMNS]
     times = events.column("occurred_at").cast(pa.int64()).to_pylist()
     extras = events.column("extra").to_pylist()
     return [
-        _document(row, time, extra) for row, time, extra in zip(zip(*columns, strict=True), times, extras, strict=True)
+        _to_document(row, time, extra)
+        for row, time, extra in zip(zip(*columns, strict=True), times, extras, strict=True)
     ]
 
 
-def _document(row: tuple[Any, ...], occurred_at: int, extra: str | None) -> Document:
+def _to_document(row: tuple[Any, ...], occurred_at: int, extra: str | None) -> Document:
     document = {name: value for name, value in zip(_FIELDS, row, strict=True) if value is not None}
     document["occurred_at"] = DatetimeMS(occurred_at)
     if extra is not None:
-        document["extra"] = storable(msgspec.json.decode(extra))
+        document["extra"] = escape_names(msgspec.json.decode(extra))
     return document
 
 
-def storable(value: Any) -> Any:
-    """``value`` with field names that MongoDB takes as names; ``restored`` gives back what came in."""
+def escape_names(value: Any) -> Any:
+    """``value`` with field names that MongoDB accepts as plain names; ``unescape_names`` is the inverse."""
     if isinstance(value, dict):
-        return {_escaped(name): storable(member) for name, member in value.items()}
+        return {_escape(name): escape_names(member) for name, member in value.items()}
     if isinstance(value, list):
-        return [storable(member) for member in value]
+        return [escape_names(member) for member in value]
     return value
 
 
-def restored(value: Any) -> Any:
-    """The inverse of ``storable``."""
+def unescape_names(value: Any) -> Any:
+    """The inverse of ``escape_names``."""
     if isinstance(value, dict):
-        return {_unescaped(name): restored(member) for name, member in value.items()}
+        return {_unescape(name): unescape_names(member) for name, member in value.items()}
     if isinstance(value, list):
-        return [restored(member) for member in value]
+        return [unescape_names(member) for member in value]
     return value
 
 
-def _escaped(name: str) -> str:
+def _escape(name: str) -> str:
     return name.translate(_ESCAPE) if any(mark in name for mark in _SPECIAL) else name
 
 
-def _unescaped(name: str) -> str:
+def _unescape(name: str) -> str:
     characters = iter(name)
     return "".join(next(characters) if c == "＼" else _PLAIN.get(c, c) for c in characters)

@@ -1,4 +1,4 @@
-"""Neo4j: the connection, its errors as ours, the statements, and the Graph port."""
+"""Neo4j: the connection, error translation, the statements, and the Graph port."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from include import errors
 from include.domain.ranking import Engagements
 from include.settings import Neo4jSettings
 
-#: The longest that the server works on one transaction.
+#: The longest time the server may spend on one transaction.
 TRANSACTION_TIMEOUT_S = 30
-#: How long the driver itself goes on trying after an error that passes (a deadlock, an election).
+#: How long the driver itself retries after a transient error (a deadlock, an election).
 RETRY_S = 10
 
 _USERS_PER_QUERY = 500
 _FOLDER = Path(__file__).parent / "cypher"
 
-#: Client errors that pass: another writer came first, a transaction was ended from outside or took too long.
-_PASSING = ("Neo.ClientError.Schema.ConstraintValidationFailed", "Neo.ClientError.Transaction.")
+#: Client errors that are transient: another writer was faster, a transaction was terminated or timed out.
+_TRANSIENT_CODES = ("Neo.ClientError.Schema.ConstraintValidationFailed", "Neo.ClientError.Transaction.")
 
 
 def connect(settings: Neo4jSettings) -> neo4j.Driver:
-    """A driver; it connects on first use. The caller closes it."""
-    with translated():
+    """A driver that connects on first use. The caller closes it."""
+    with translate_errors():
         return neo4j.GraphDatabase.driver(
             settings.uri,
             auth=(settings.user, settings.password) if settings.password else None,
@@ -45,8 +45,8 @@ def connect(settings: Neo4jSettings) -> neo4j.Driver:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors as ours: what passes by itself is transient, and what we do not know is too."""
+def translate_errors() -> Iterator[None]:
+    """Raise driver errors as a ``TransientError`` or ``PermanentError``; unknown ones count as transient."""
     try:
         yield
     except (exceptions.Neo4jError, exceptions.DriverError) as exc:
@@ -56,35 +56,35 @@ def translated() -> Iterator[None]:
 
 def _is_permanent(exc: Exception) -> bool:
     if isinstance(exc, exceptions.ClientError):
-        return not str(exc.code).startswith(_PASSING)
+        return not str(exc.code).startswith(_TRANSIENT_CODES)
     return isinstance(exc, exceptions.ConfigurationError)
 
 
 @cache
-def statement(name: str) -> str:
-    """The text of ``cypher/<name>.cypher``. Values are always parameters."""
+def load_statement(name: str) -> str:
+    """The text of ``cypher/<name>.cypher``. Values are always passed as parameters."""
     return (_FOLDER / f"{name}.cypher").read_text(encoding="utf-8")
 
 
-def statements(name: str) -> list[str]:
-    """The statements of ``cypher/<name>.cypher``, which end in semicolons."""
-    return [text for text in statement(name).split(";") if text.strip()]
+def load_statements(name: str) -> list[str]:
+    """The statements of ``cypher/<name>.cypher``, which are separated by semicolons."""
+    return [text for text in load_statement(name).split(";") if text.strip()]
 
 
 @unit_of_work(timeout=TRANSACTION_TIMEOUT_S)
 def write(transaction: neo4j.ManagedTransaction, query: str, rows: Sequence[Any]) -> None:
-    """Run ``query`` with ``$rows``; for ``execute_write``, which may run it again."""
+    """Run ``query`` with ``$rows``. For ``execute_write``, which may run it again."""
     transaction.run(query, rows=rows).consume()
 
 
 @unit_of_work(timeout=TRANSACTION_TIMEOUT_S)
 def read(transaction: neo4j.ManagedTransaction, query: str, parameters: Mapping[str, Any]) -> list[neo4j.Record]:
-    """The rows of ``query``; for ``execute_read``."""
+    """The rows of ``query``. For ``execute_read``."""
     return list(transaction.run(query, dict(parameters)))
 
 
 class Neo4jGraph:
-    """The Graph port: who engaged with what, read from replicas where there are any."""
+    """The Graph port: who engaged with what. Reads from replicas if there are any."""
 
     def __init__(self, settings: Neo4jSettings) -> None:
         self._driver = connect(settings)
@@ -92,22 +92,22 @@ class Neo4jGraph:
 
     def engagements(self, users: Sequence[str], limit: int) -> Engagements:
         """The latest ``limit`` items of each user, ties by id. Users without an engagement are left out."""
-        collected = _Collected()
-        with translated(), self._driver.session(database=self._database) as session:
+        builder = _EngagementsBuilder()
+        with translate_errors(), self._driver.session(database=self._database) as session:
             for start in range(0, len(users), _USERS_PER_QUERY):
                 chunk = list(users[start : start + _USERS_PER_QUERY])
                 parameters = {"users": chunk, "limit": limit}
-                for row in session.execute_read(read, statement("engagements"), parameters):
-                    collected.add(*row.values())
-        return collected.engagements()
+                for row in session.execute_read(read, load_statement("engagements"), parameters):
+                    builder.add(*row.values())
+        return builder.build()
 
     def close(self) -> None:
-        """Close the connections. The graph is of no use afterwards."""
+        """Close the connections. Do not use the graph after closing it."""
         self._driver.close()
 
 
-class _Collected:
-    """Rows of users on their way into parallel arrays."""
+class _EngagementsBuilder:
+    """Collects rows of users into parallel arrays."""
 
     def __init__(self) -> None:
         self._users: list[str] = []
@@ -122,12 +122,12 @@ class _Collected:
             return
         self._users.append(user)
         self._lengths.append(len(items))
-        known = self._items
-        self._item_index.extend([known.setdefault(item, len(known)) for item in items])
+        index = self._items
+        self._item_index.extend([index.setdefault(item, len(index)) for item in items])
         self._at.extend(times)
         self._weight.extend(weights)
 
-    def engagements(self) -> Engagements:
+    def build(self) -> Engagements:
         return Engagements(
             users=self._users,
             items=list(self._items),

@@ -1,4 +1,4 @@
-"""The PostgreSQL driver, and nothing of what is stored: connect, one transaction, bulk copy, our errors."""
+"""The PostgreSQL driver: connections, transactions, bulk copy and error translation. Knows nothing of the tables."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from include.errors import ConfigurationError, PermanentError, TransientError
 _SESSION = (
     "-c timezone=UTC -c statement_timeout=300000 -c lock_timeout=60000 -c idle_in_transaction_session_timeout=120000"
 )
-_REFUSED = ("password authentication failed", "no pg_hba.conf entry", "does not exist")
+_ACCESS_DENIED = ("password authentication failed", "no pg_hba.conf entry", "does not exist")
 
 type Parameters = Mapping[str, object]
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors as ours."""
+def translate_errors() -> Iterator[None]:
+    """Raise driver errors as a ``TransientError`` or ``PermanentError``."""
     try:
         yield
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        if any(part in str(error) for part in _REFUSED):
-            raise ConfigurationError(f"the warehouse refuses us: check warehouse_default: {error}") from error
-        raise TransientError(f"the warehouse is away: {error}") from error
+        if any(part in str(error) for part in _ACCESS_DENIED):
+            raise ConfigurationError(f"the warehouse denies access: check warehouse_default: {error}") from error
+        raise TransientError(f"the warehouse is unavailable: {error}") from error
     except psycopg2.Error as error:
-        raise PermanentError(f"the warehouse refused a statement: {error}") from error
+        raise PermanentError(f"the warehouse rejected a statement: {error}") from error
 
 
 def load_queries(path: Path) -> dict[str, str]:
-    """The statements of an .sql file by the name in the ``-- name:`` line above each."""
+    """The statements of an .sql file, by the name in the ``-- name:`` line above each."""
     queries: dict[str, str] = {}
     for block in path.read_text().split("-- name: ")[1:]:
         name, _, statement = block.partition("\n")
@@ -47,29 +47,29 @@ def load_queries(path: Path) -> dict[str, str]:
 
 
 class Transaction:
-    """Statements that stand or fall together."""
+    """Statements that succeed or fail together."""
 
     def __init__(self, cursor: psycopg2.extensions.cursor) -> None:
         self._cursor = cursor
 
-    def run(self, statement: str, parameters: Parameters | None = None) -> int:
-        """Run one statement; how many rows it touched."""
+    def execute(self, statement: str, parameters: Parameters | None = None) -> int:
+        """Run one statement. Returns the number of affected rows."""
         self._cursor.execute(statement, parameters)
-        touched: int = self._cursor.rowcount
-        return touched
+        affected: int = self._cursor.rowcount
+        return affected
 
-    def rows(self, statement: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
         """Every row of a query."""
         self._cursor.execute(statement, parameters)
         rows: list[tuple[Any, ...]] = self._cursor.fetchall()
         return rows
 
-    def values(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Run ``statement`` with its one ``%s`` replaced by many rows of values."""
+    def execute_values(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Run ``statement`` with its single ``%s`` replaced by many rows of values."""
         psycopg2.extras.execute_values(self._cursor, statement, rows, page_size=500)
 
     def copy(self, table: str, rows: pa.Table) -> None:
-        """Append ``rows`` to ``table`` under their own column names. Null stays null, '' stays ''."""
+        """Append ``rows`` to the columns of ``table`` with the same names. Null stays null, '' stays ''."""
         buffer = io.BytesIO()
         arrow_csv.write_csv(rows, buffer, arrow_csv.WriteOptions(include_header=False, quoting_style="needed"))
         buffer.seek(0)
@@ -78,7 +78,7 @@ class Transaction:
 
 
 class Database:
-    """One connection, opened when first needed and again after it broke. Not for several threads at once."""
+    """One connection, opened on first use and reopened after it broke. Not thread-safe."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -87,7 +87,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Commits at the end, rolls back on any error. Raises TransientError or PermanentError."""
-        with translated():
+        with translate_errors():
             connection = self._open()
             try:
                 with connection, connection.cursor() as cursor:
@@ -96,18 +96,18 @@ class Database:
                 self.close()
                 raise
 
-    def rows(self, statement: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
-        """Every row of one query, in a transaction of its own."""
+    def query(self, statement: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
+        """Every row of one query, in its own transaction."""
         with self.transaction() as transaction:
-            return transaction.rows(statement, parameters)
+            return transaction.query(statement, parameters)
 
-    def run(self, statement: str, parameters: Parameters | None = None) -> int:
-        """One statement in a transaction of its own; how many rows it touched."""
+    def execute(self, statement: str, parameters: Parameters | None = None) -> int:
+        """Run one statement in its own transaction. Returns the number of affected rows."""
         with self.transaction() as transaction:
-            return transaction.run(statement, parameters)
+            return transaction.execute(statement, parameters)
 
     def close(self) -> None:
-        """Give the connection back; the next statement opens a new one."""
+        """Close the connection; the next statement opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

@@ -1,4 +1,4 @@
-"""Redis: the connection, its errors as ours, and the Lists port."""
+"""Redis: the connection, error translation, and the Lists port."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-from include.domain.recommendation_list import ASKED_KEY, CURRENT_KEY, VERSION_BYTES, list_key, popular_key
+from include.domain.recommendation_list import CURRENT_KEY, RECENT_READERS_KEY, VERSION_BYTES, list_key, popular_key
 from include.errors import ConfigurationError, PermanentError, TransientError
 from include.settings import RedisSettings
 
 CONNECT_TIMEOUT_S = 5
-#: The longest wait for one reply; a pipeline of ours is answered within a fraction of a second.
+#: The longest wait for one reply; a pipeline is normally answered within a fraction of a second.
 REPLY_TIMEOUT_S = 10
-#: How often the driver itself tries again. Every command of ours may run twice.
+#: How often the driver itself retries. Every command sent here may run twice.
 RETRIES = 2
 
-#: Some megabytes of packed lists: big enough to hide the way there, small enough for the server to serve others.
+#: Some megabytes of packed lists: large enough to hide the round trip, small enough not to block other clients.
 LISTS_PER_PIPELINE = 500
 KEYS_PER_PIPELINE = 5_000
 
 _SCRIPT = (Path(__file__).parent / "lua" / "newest_wins.lua").read_bytes()
 _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
-#: What a server says while it is busy, full, loading, or changing its role.
-_PASSING = ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN")
-_PASSING_CLASSES = (
+#: Error prefixes of a server that is busy, full, loading, or changing its role.
+_TRANSIENT_PREFIXES = (
+    "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN",
+)  # fmt: skip
+_TRANSIENT_CLASSES = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.OutOfMemoryError,
@@ -42,11 +44,11 @@ _PASSING_CLASSES = (
     exceptions.ClusterDownError,
     exceptions.TryAgainError,
 )
-_REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.MaxConnectionsError)
+_ACCESS_DENIED = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.MaxConnectionsError)
 
 
 def connect(settings: RedisSettings) -> redis.Redis:
-    """A client; it connects on first use. The caller closes it."""
+    """A client that connects on first use. The caller closes it."""
     try:
         return redis.Redis.from_url(
             settings.url,
@@ -57,104 +59,104 @@ def connect(settings: RedisSettings) -> redis.Redis:
             client_name="millrace",
         )
     except ValueError as exc:
-        # The driver's message may repeat the URL, and with it the password.
+        # The driver's message may contain the URL, and with it the password.
         raise ConfigurationError("the Redis URL must look like redis://[user]:[password]@host:port/db") from exc
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors as ours: a server that is away or busy is transient, a refusal or a wrong use is not."""
+def translate_errors() -> Iterator[None]:
+    """Raise driver errors as a ``TransientError`` (unavailable, busy) or ``PermanentError`` (refused, misused)."""
     try:
         yield
     except exceptions.RedisError as exc:
-        kind = TransientError if _passes(exc) else PermanentError
+        kind = TransientError if _is_transient(exc) else PermanentError
         raise kind(f"Redis: {exc}") from exc
 
 
-def _passes(exc: exceptions.RedisError) -> bool:
-    if isinstance(exc, _REFUSED):
+def _is_transient(exc: exceptions.RedisError) -> bool:
+    if isinstance(exc, _ACCESS_DENIED):
         return False
-    return isinstance(exc, _PASSING_CLASSES) or str(exc).startswith(_PASSING)
+    return isinstance(exc, _TRANSIENT_CLASSES) or str(exc).startswith(_TRANSIENT_PREFIXES)
 
 
 class RedisLists:
-    """Packed lists in Redis. Of two lists for one key the higher version stays, in whatever order they are written."""
+    """Packed lists in Redis. Of two lists for one key the higher version stays, whatever the order of writing."""
 
     def __init__(self, settings: RedisSettings) -> None:
         self._client = connect(settings)
 
     def publish(self, generation: str, lists: Mapping[str, bytes], ttl_s: Mapping[str, int]) -> int:
-        """Write each user's list with its time to live; how many were written, the others being older."""
+        """Write each user's list with its TTL. Returns the number written; older lists are skipped."""
         written = 0
         for users in batched(lists, LISTS_PER_PIPELINE):
             entries = [(list_key(generation, user), lists[user], ttl_s[user]) for user in users]
-            written += self._keep_newest(entries)
+            written += self._set_if_newer(entries)
         return written
 
     def publish_popular(self, generation: str, packed: bytes, ttl_s: int) -> None:
-        """Write the list for users without one, unless a newer is there."""
-        self._keep_newest([(popular_key(generation), packed, ttl_s)])
+        """Write the list for users without one of their own, unless a newer one is stored."""
+        self._set_if_newer([(popular_key(generation), packed, ttl_s)])
 
-    def make_current(self, generation: str) -> None:
-        """Let the reader serve this generation from now on."""
-        with translated():
+    def set_current_generation(self, generation: str) -> None:
+        """Make the reader serve this generation from now on."""
+        with translate_errors():
             self._client.set(CURRENT_KEY, generation.encode())
 
     def expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
-        """Those of ``users`` whose list is absent or ends within that time, in their order."""
-        found: list[str] = []
+        """Those of ``users`` whose list is missing or expires within that time, in the same order."""
+        expiring: list[str] = []
         for chunk in batched(users, KEYS_PER_PIPELINE):
-            lives = self._lives([list_key(generation, user) for user in chunk])
-            # -2: no such key. -1: a key without an end, which somebody else made; it stays.
-            ending = (life == -2 or 0 <= life <= within_s * 1000 for life in lives)
-            found += [user for user, ends in zip(chunk, ending, strict=True) if ends]
-        return found
+            ttls_ms = self._ttls_ms([list_key(generation, user) for user in chunk])
+            # -2: no such key. -1: a key without a TTL, which someone else created; it stays.
+            due = (ttl_ms == -2 or 0 <= ttl_ms <= within_s * 1000 for ttl_ms in ttls_ms)
+            expiring += [user for user, is_due in zip(chunk, due, strict=True) if is_due]
+        return expiring
 
-    def asked_since(self, since_s: int) -> Sequence[str]:
-        """Users whose list the reader was asked for at or after that time (seconds since 1970)."""
-        with translated():
-            members: Any = self._client.zrange(ASKED_KEY, since_s, "+inf", byscore=True)
+    def recent_readers(self, since_s: int) -> Sequence[str]:
+        """Users whose list was requested at or after that time (seconds since 1970)."""
+        with translate_errors():
+            members: Any = self._client.zrange(RECENT_READERS_KEY, since_s, "+inf", byscore=True)
         return [member.decode() for member in members]
 
     def close(self) -> None:
-        """Close the connections. The lists are of no use afterwards."""
+        """Close the connections. Do not use the lists after closing."""
         self._client.close()
 
-    def _lives(self, keys: Sequence[bytes]) -> list[int]:
-        """The milliseconds that each key has left."""
+    def _ttls_ms(self, keys: Sequence[bytes]) -> list[int]:
+        """The remaining TTL of each key in milliseconds, as PTTL reports it."""
 
         def fill(pipe: Any) -> None:
             for key in keys:
                 pipe.pttl(key)
 
-        return self._pipelined(fill)
+        return self._run_pipeline(fill)
 
-    def _keep_newest(self, entries: Sequence[tuple[bytes, bytes, int]]) -> int:
+    def _set_if_newer(self, entries: Sequence[tuple[bytes, bytes, int]]) -> int:
         for _, packed, _ in entries:
             if len(packed) < VERSION_BYTES:
                 raise PermanentError("a packed list begins with eight bytes of version; this one is shorter")
-        replies = self._evaluated(entries)
+        replies = self._run_script(entries)
         missed = [entry for entry, reply in zip(entries, replies, strict=True) if _is_unknown_script(reply)]
         if missed:
-            # The server started anew, or its scripts were flushed: between the two pipelines that may happen again.
-            with translated():
+            # The server restarted, or its scripts were flushed. It may happen again between the two pipelines.
+            with translate_errors():
                 self._client.script_load(_SCRIPT)
-            replies = [reply for reply in replies if not _is_unknown_script(reply)] + self._evaluated(missed)
+            replies = [reply for reply in replies if not _is_unknown_script(reply)] + self._run_script(missed)
         for reply in replies:
             if isinstance(reply, Exception):
-                with translated():
+                with translate_errors():
                     raise reply
         return sum(replies)
 
-    def _evaluated(self, entries: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
+    def _run_script(self, entries: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
         def fill(pipe: Any) -> None:
             for key, packed, ttl_s in entries:
                 pipe.evalsha(_SHA, 1, key, packed, ttl_s * 1000)
 
-        return self._pipelined(fill, raise_on_error=False)
+        return self._run_pipeline(fill, raise_on_error=False)
 
-    def _pipelined(self, fill: Callable[[Any], object], raise_on_error: bool = True) -> list[Any]:
-        with translated(), self._client.pipeline(transaction=False) as pipe:
+    def _run_pipeline(self, fill: Callable[[Any], object], raise_on_error: bool = True) -> list[Any]:
+        with translate_errors(), self._client.pipeline(transaction=False) as pipe:
             fill(pipe)
             replies: list[Any] = pipe.execute(raise_on_error=raise_on_error)
         return replies

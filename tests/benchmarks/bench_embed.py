@@ -25,7 +25,7 @@ from demo.screen import Screen
 from include.domain.batch import BatchRef, Record, events_table
 from include.domain.event import decode
 from include.embedders.openai import OpenAIEmbedder
-from include.pipeline.embed import embed
+from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import events_file, vectors_file
 from include.settings import EmbedSettings, WarehouseSettings
 from include.stores.files import ArrowFiles
@@ -81,9 +81,10 @@ def compare_repeated(
     with tempfile.TemporaryDirectory() as folder:
         files = ArrowFiles(Path(folder).as_uri())
         files.write(events_file(ref), events_table(events))
-        step_s = measure(lambda: embed(ref, files, embedder, warehouse.text_vectors))
+        ports = EmbedPorts(files, embedder, warehouse.text_vectors)
+        step_s = measure(lambda: embed(ref, ports))
         assert files.read(vectors_file(ref)).num_rows == len(texts)
-        known_s = measure(lambda: embed(ref, files, embedder, warehouse.text_vectors))
+        known_s = measure(lambda: embed(ref, ports))
     library_s = measure(lambda: encode([event.text or "" for _, event in events]))
     for name, seconds in (("encode every row", library_s), ("embed step, new", step_s), ("embed step, known", known_s)):
         print(f"{ref.size:,} rows of {len(texts):,} texts, {name:18} {ref.size / seconds:10,.0f} rows/s")

@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -31,10 +32,9 @@ from include.domain.batch import BatchRef, Record, events_table
 from include.pipeline import precompute
 from include.pipeline.aggregate import aggregate_touched
 from include.pipeline.commit import commit
-from include.pipeline.embed import embed
-from include.pipeline.stage import claim, stage
+from include.pipeline.embed import EmbedPorts, embed
+from include.pipeline.stage import StagePorts, claim, stage
 from include.ports import Sink, Validator
-from include.settings import Settings
 from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
 from stack.stack import Stack
@@ -89,7 +89,7 @@ def read_input(count: int, folder: Path, shards: int) -> Input:
 
 def warm_up_validator(source: InMemoryLines) -> Validator:
     """Returns a validator that has seen a first batch: Airflow also loads its library before a task starts."""
-    validator = bootstrap.validator()
+    validator = bootstrap.build_validator()
     events = islice(rows.events(source.lines()), 100)
     validator.validate(
         events_table((Record(0, offset, event.occurred_at, None, None), event) for offset, event in enumerate(events))
@@ -112,36 +112,38 @@ class Bench:
     """What every part of the benchmark needs."""
 
     stack: Stack
-    settings: Settings
+    settings: steps.Settings
     source: Input
     validator: Validator
     screen: Screen
     results: Results
 
-    def create_stores(self, name: str) -> Settings:
+    def create_stores(self, name: str) -> steps.Settings:
         """Create empty stores and a vector for every text."""
         settings = steps.create_stores(self.stack, self.settings, name)
         steps.store_random_vectors(settings, self.source.texts())
         return settings
 
-    def stage_batches(self, settings: Settings, staging: Staging) -> Iterator[BatchRef]:
+    def stage_batches(self, settings: steps.Settings, staging: Staging) -> Iterator[BatchRef]:
         """Stage batch after batch until the topic is drained; commit each one before asking for the next."""
-        kafka, files = settings.kafka, bootstrap.files(settings.pipeline)
+        files = bootstrap.open_files(settings)
         no_embedder = steps.NoEmbedder(settings.embed.generation)
         for shard in range(settings.pipeline.shards):
             while True:
-                with bootstrap.opened(
-                    bootstrap.source(kafka), bootstrap.dead_letters(kafka), bootstrap.warehouse(settings.warehouse)
-                ) as (source, letters, warehouse):
+                with (
+                    closing(bootstrap.open_source(settings)) as source,
+                    closing(bootstrap.open_dead_letters(settings)) as letters,
+                    closing(bootstrap.open_warehouse(settings)) as warehouse,
+                ):
+                    versions, ledger = warehouse.stored_versions, warehouse.ledger
+                    ports = StagePorts(source, letters, self.validator, versions, ledger, files)
                     with staging.clock.measure():
-                        ref = claim(source, warehouse.ledger, kafka.topic, shard, settings.pipeline.batch_size)
+                        ref = claim(settings.kafka.topic, shard, settings.pipeline.batch_size, ports)
                         if ref is None:
                             break
-                        counts = stage(
-                            ref, source, letters, self.validator, warehouse.stored_versions, warehouse.ledger, files
-                        )
+                        counts = stage(ref, ports)
                     with staging.embedding.measure():
-                        embed(ref, files, no_embedder, warehouse.text_vectors)
+                        embed(ref, EmbedPorts(files, no_embedder, warehouse.text_vectors))
                 staging.delivered += counts.delivered
                 staging.events += counts.valid - counts.dropped
                 self.screen.progress(f"{staging.delivered:,} of {len(self.source.content):,} lines staged")
@@ -167,9 +169,9 @@ def warm_up(bench: Bench) -> None:
     for name in NAMES:
         bench.screen.progress(f"warming up {name}")
         writer = open_plain_writer(name, plain)
-        with bootstrap.opened(steps.open_sink(name, settings)) as (sink,):
+        with closing(bootstrap.open_sink(name, settings)) as sink:
             steps.SinkTiming().compare(
-                steps.make_upsert_step(settings, sink, ref), writer, steps.read_batch(settings, ref)
+                steps.make_upsert_step(name, settings, sink, ref), writer, steps.read_batch(settings, ref)
             )
         writer.close()
     delete_graph(settings.neo4j)
@@ -181,8 +183,10 @@ def measure_separately(bench: Bench) -> dict[str, steps.SinkTiming]:
     plain, staging = steps.plain_stores(settings), Staging()
     timings, refs = {"warehouse": steps.SinkTiming()}, []
     writer = open_plain_writer("warehouse", plain)
-    with bootstrap.opened(steps.open_sink("warehouse", settings), bootstrap.warehouse(settings.warehouse)) as opened:
-        sink, warehouse = opened
+    with (
+        closing(bootstrap.open_sink("warehouse", settings)) as sink,
+        closing(bootstrap.open_warehouse(settings)) as warehouse,
+    ):
         for ref in bench.stage_batches(settings, staging):
             # The warehouse comes first: staging reads the stored versions from it. The files stay for the others.
             _compare(bench, "warehouse", timings["warehouse"], settings, sink, writer, ref)
@@ -192,7 +196,7 @@ def measure_separately(bench: Bench) -> dict[str, steps.SinkTiming]:
     for name in ("mongo", "neo4j", "milvus"):  # Milvus last, because of its work in the background
         timings[name] = steps.SinkTiming()
         writer = open_plain_writer(name, plain)
-        with bootstrap.opened(steps.open_sink(name, settings)) as (sink,):
+        with closing(bootstrap.open_sink(name, settings)) as sink:
             sink.count()  # connects
             for number, ref in enumerate(refs, start=1):
                 bench.screen.progress(f"{name}: batch {number} of {len(refs)}")
@@ -214,12 +218,12 @@ def _compare(
     bench: Bench,
     name: str,
     timing: steps.SinkTiming,
-    settings: Settings,
+    settings: steps.Settings,
     sink: Sink,
     writer: PlainWriter,
     ref: BatchRef,
 ) -> None:
-    if not timing.compare(steps.make_upsert_step(settings, sink, ref), writer, steps.read_batch(settings, ref)):
+    if not timing.compare(steps.make_upsert_step(name, settings, sink, ref), writer, steps.read_batch(settings, ref)):
         bench.results.fail(f"{name} and the plain writer wrote different numbers of rows of {ref.batch_id}")
 
 
@@ -234,12 +238,12 @@ def _print_timing(name: str, timing: steps.SinkTiming) -> None:
     print(f"upsert_{name:27} {sink:11,.0f} rows/s  plain writer {plain:9,.0f} rows/s  ratio {timing.ratio:.2f}")
 
 
-def _check_counts(bench: Bench, part: str, settings: Settings) -> None:
+def _check_counts(bench: Bench, part: str, settings: steps.Settings) -> None:
     for name, expected in bench.source.summary.expected.stores.items():
         bench.results.expect_equal(f"events in {name} ({part})", steps.count_events(name, settings), expected)
 
 
-def measure_in_parallel(bench: Bench, slowest: tuple[str, float]) -> Settings:
+def measure_in_parallel(bench: Bench, slowest: tuple[str, float]) -> steps.Settings:
     """Part 2: the whole ingest of every batch, and the four plain writers in parallel on the same rows."""
     settings, staging, clock = bench.create_stores("together"), Staging(), Clock()
     plain = steps.plain_stores(settings)
@@ -268,13 +272,14 @@ def measure_in_parallel(bench: Bench, slowest: tuple[str, float]) -> Settings:
     return settings
 
 
-def _commit(settings: Settings, ref: BatchRef) -> None:
-    with bootstrap.opened(bootstrap.source(settings.kafka), bootstrap.warehouse(settings.warehouse)) as opened:
-        source, warehouse = opened
-        commit(ref, warehouse.ledger, source, bootstrap.files(settings.pipeline))
+def _commit(settings: steps.Settings, ref: BatchRef) -> None:
+    with bootstrap.commit_ports(settings) as ports:
+        commit(ref, ports)
 
 
-def _run_plain_writers(bench: Bench, settings: Settings, refs: Sequence[BatchRef], workers: steps.Workers) -> float:
+def _run_plain_writers(
+    bench: Bench, settings: steps.Settings, refs: Sequence[BatchRef], workers: steps.Workers
+) -> float:
     clock = Clock()
     for number, ref in enumerate(refs, start=1):
         bench.screen.progress(f"plain writers in parallel: batch {number} of {len(refs)}")
@@ -286,10 +291,10 @@ def _run_plain_writers(bench: Bench, settings: Settings, refs: Sequence[BatchRef
     return clock.seconds
 
 
-def measure_aggregation_and_lists(bench: Bench, settings: Settings) -> None:
+def measure_aggregation_and_lists(bench: Bench, settings: steps.Settings) -> None:
     """Part 3: all touched hours in one go, popular items, and every list."""
     expected = bench.source.summary.expected
-    with bootstrap.opened(bootstrap.warehouse(settings.warehouse)) as (warehouse,):
+    with closing(bootstrap.open_warehouse(settings)) as warehouse:
         clock = Clock()
         with clock.measure():
             result = aggregate_touched(warehouse.engagement)
@@ -306,33 +311,26 @@ def measure_aggregation_and_lists(bench: Bench, settings: Settings) -> None:
         bench.results.expect_equal(
             "dead letters", sum(totals.dead_letters.values()), sum(expected.dead_letters.values())
         )
-    with bootstrap.precompute_stores(
-        warehouse=settings.warehouse,
-        milvus=settings.milvus,
-        neo4j=settings.neo4j,
-        redis=settings.redis,
-        generation=settings.embed.generation,
-        pipeline=settings.pipeline,
-    ) as stores:
-        bench.results.expect_equal("lists", _build_lists(bench, settings, stores), expected.lists)
+    with bootstrap.precompute_ports(settings) as ports:
+        bench.results.expect_equal("lists", _build_lists(bench, settings, ports), expected.lists)
 
 
-def _build_lists(bench: Bench, settings: Settings, stores: precompute.Stores) -> int:
+def _build_lists(bench: Bench, settings: steps.Settings, ports: precompute.PrecomputePorts) -> int:
     selecting, profiling, recommending, publishing = Clock(), Clock(), Clock(), Clock()
-    stores.profiles.get(["-"])  # creates the collection
+    ports.profiles.get(["-"])  # creates the collection
     with selecting.measure():
-        ref = precompute.select("bench", time.time_ns() // 1_000_000, settings.pipeline, stores)
+        ref = precompute.select_users("bench", time.time_ns() // 1_000_000, settings.pipeline, ports)
     profiles = users = 0
     for chunk in range(ref.chunks):
         bench.screen.progress(f"profiles: chunk {chunk + 1} of {ref.chunks}")
         with profiling.measure():
-            profiles += precompute.build_profiles(ref, chunk, stores)
+            profiles += precompute.build_profiles(ref, chunk, ports)
     for chunk in range(ref.chunks):
         bench.screen.progress(f"lists: chunk {chunk + 1} of {ref.chunks}")
         with recommending.measure():
-            users += precompute.recommend(ref, chunk, settings.pipeline, stores)
+            users += precompute.recommend(ref, chunk, ports)
     with publishing.measure():
-        written = precompute.publish(ref, settings.pipeline, stores)
+        written = precompute.publish(ref, settings.pipeline, ports)
     bench.screen.end_progress()
     for name, count, clock in (
         ("select_users", users, selecting),

@@ -23,7 +23,7 @@ from include.domain.batch import StagedBatch
 from include.domain.ranking import kind_weight
 from include.settings import MongoSettings, Neo4jSettings, Settings, WarehouseSettings
 from include.sinks.milvus import MilvusSink
-from include.stores.mongo import DUPLICATE_KEY, documents
+from include.stores.mongo import DUPLICATE_KEY, to_documents
 from include.stores.warehouse.warehouse import Warehouse
 
 NAMES = ("mongo", "milvus", "neo4j", "warehouse")
@@ -55,7 +55,7 @@ class PlainMongo:
 
     def prepare(self, batch: StagedBatch) -> int:
         """Prepare one document per event."""
-        self._rows = documents(batch.events)
+        self._rows = to_documents(batch.events)
         return len(self._rows)
 
     def write(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
@@ -21,15 +21,50 @@ from include.domain.batch import BatchRef, StagedBatch
 from include.domain.generation import Generation
 from include.domain.identity import text_hash
 from include.pipeline.files import events_file, vectors_file
-from include.pipeline.upsert import upsert, vectors_of
+from include.pipeline.upsert import UpsertPorts, read_vectors, upsert
 from include.ports import Sink
-from include.settings import Settings
+from include.settings import (
+    EmbedSettings,
+    EnvironmentSettings,
+    KafkaSettings,
+    MilvusSettings,
+    MongoSettings,
+    Neo4jSettings,
+    PipelineSettings,
+    RedisSettings,
+    StoreSettings,
+    WarehouseSettings,
+)
 from include.sinks.neo4j import Neo4jSink
 from stack.credentials import load_or_create
 from stack.stack import Stack
 from tests.benchmarks.plain import NAMES, PlainWriter, open_plain_writer
 
 _MODEL = "bench"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``include.settings.Settings`` as plain fields, which a benchmark can replace and pass to processes."""
+
+    kafka: KafkaSettings
+    mongo: MongoSettings
+    milvus: MilvusSettings
+    neo4j: Neo4jSettings
+    warehouse: WarehouseSettings
+    redis: RedisSettings
+    embed: EmbedSettings
+    pipeline: PipelineSettings
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read every section."""
+        settings = EnvironmentSettings(environment)
+        return cls(**{section.name: getattr(settings, section.name) for section in fields(cls)})
+
+    def store(self, name: str) -> StoreSettings:
+        """The benchmarks have no stores without a section of their own."""
+        raise NotImplementedError(name)
 
 
 def build_settings(stack: Stack, topic: str, batch_size: int) -> Settings:
@@ -71,30 +106,16 @@ def plain_stores(settings: Settings) -> Settings:
     )
 
 
-def open_sink(name: str, settings: Settings) -> Any:
-    """Open the sink with this name; the caller closes it."""
-    match name:
-        case "mongo":
-            return bootstrap.mongo_sink(settings.mongo)
-        case "milvus":
-            return bootstrap.milvus_sink(settings.milvus, settings.embed.generation, settings.pipeline.shards)
-        case "neo4j":
-            return bootstrap.neo4j_sink(settings.neo4j)
-        case _:
-            return bootstrap.warehouse_sink(settings.warehouse)
-
-
 def count_events(name: str, settings: Settings) -> int:
     """Returns the number of events in this store."""
-    with bootstrap.opened(open_sink(name, settings)) as (sink,):
-        count: int = sink.count()
-        return count
+    with closing(bootstrap.open_sink(name, settings)) as sink:
+        return sink.count()
 
 
 def read_batch(settings: Settings, ref: BatchRef) -> StagedBatch:
     """Read a staged batch from its files."""
-    files = bootstrap.files(settings.pipeline)
-    hashes, vectors = vectors_of(files.read(vectors_file(ref)))
+    files = bootstrap.open_files(settings)
+    hashes, vectors = read_vectors(files.read(vectors_file(ref)))
     return StagedBatch(ref, files.read(events_file(ref)), hashes, vectors)
 
 
@@ -114,7 +135,7 @@ def store_random_vectors(settings: Settings, texts: Sequence[str]) -> None:
     generation = settings.embed.generation
     vectors = np.random.default_rng(20260).standard_normal((len(texts), generation.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with bootstrap.opened(bootstrap.warehouse(settings.warehouse)) as (warehouse,):
+    with closing(bootstrap.open_warehouse(settings)) as warehouse:
         for start in range(0, len(texts), 5_000):
             chunk = texts[start : start + 5_000]
             warehouse.text_vectors.put(generation, [text_hash(text) for text in chunk], vectors[start : start + 5_000])
@@ -151,9 +172,10 @@ class SinkTiming:
         return self.plain_s / self.sink_s if self.sink_s else 0.0
 
 
-def make_upsert_step(settings: Settings, sink: Sink, ref: BatchRef) -> Callable[[], int]:
+def make_upsert_step(name: str, settings: Settings, sink: Sink, ref: BatchRef) -> Callable[[], int]:
     """Returns the upsert step of one batch, including reading its files."""
-    return lambda: upsert(ref, bootstrap.files(settings.pipeline), sink)
+    ports = UpsertPorts(bootstrap.open_files(settings), sink, bootstrap.sink_spec(name).needs_vectors)
+    return lambda: upsert(ref, ports)
 
 
 class Workers:
@@ -198,7 +220,7 @@ def _import_sinks(_: str) -> None:
 
 def create_schema(name: str, settings: Settings) -> None:
     """Let the sink create its tables, constraints and collections."""
-    with bootstrap.opened(open_sink(name, settings)) as (sink,):
+    with closing(bootstrap.open_sink(name, settings)) as sink:
         sink.count()
         if isinstance(sink, Neo4jSink):
             sink.prepare()
@@ -206,7 +228,7 @@ def create_schema(name: str, settings: Settings) -> None:
 
 def copy_batch(settings: Settings, destination: Settings, ref: BatchRef) -> None:
     """Copy the files of a batch, because the commit deletes them."""
-    source, target = bootstrap.files(settings.pipeline), bootstrap.files(destination.pipeline)
+    source, target = bootstrap.open_files(settings), bootstrap.open_files(destination)
     for name in (events_file(ref), vectors_file(ref)):
         target.write(name, source.read(name))
 
@@ -214,8 +236,8 @@ def copy_batch(settings: Settings, destination: Settings, ref: BatchRef) -> None
 def upsert_batch(name: str, settings: Settings, ref: BatchRef) -> float:
     """Run the task ``upsert_*``. Returns its duration in seconds."""
     started_at = time.perf_counter()
-    with bootstrap.opened(open_sink(name, settings)) as (sink,):
-        upsert(ref, bootstrap.files(settings.pipeline), sink)
+    with bootstrap.upsert_ports(name, settings) as ports:
+        upsert(ref, ports)
     return time.perf_counter() - started_at
 
 

@@ -1,4 +1,4 @@
-"""What the operator's command line shows of a running system."""
+"""What the operator's command line shows about a running system."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from include.domain.batch import BatchMode, BatchRef, DeadLetter, Record, StageC
 from include.domain.reasons import Reason
 from include.settings import KafkaSettings, WarehouseSettings
 
-UNUSED = ["MONGO_URI", "MILVUS_URI", "NEO4J_URI", "REDIS_URL", "EMBED_URL", "KAFKA_BOOTSTRAP", "WAREHOUSE_DSN"]
+ADDRESSES = ["MONGO_URI", "MILVUS_URI", "NEO4J_URI", "REDIS_URL", "EMBED_URL", "KAFKA_BOOTSTRAP", "WAREHOUSE_DSN"]
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every address is set, as the command wants it; a test puts the server that it asks in its place."""
-    for name in UNUSED:
-        monkeypatch.setenv(f"MILLRACE_{name}", "127.0.0.1:1")
+    """No address is set; each test sets the one that its command needs, and no more."""
+    for name in ADDRESSES:
+        monkeypatch.delenv(f"MILLRACE_{name}", raising=False)
 
 
 @pytest.fixture
 def topic(kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> KafkaSettings:
-    """Topics with nothing in them, which the command line reads."""
+    """Empty topics that the command line reads."""
     from include.sources.kafka_topics import ensure_topics
 
     ensure_topics(kafka_settings, 2)
@@ -33,8 +33,8 @@ def topic(kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> Kaf
     return kafka_settings
 
 
-def put(settings: KafkaSettings, *letters: tuple[int, int, Reason, bytes | None]) -> None:
-    """(shard, offset, reason, original bytes) each."""
+def put_letters(settings: KafkaSettings, *letters: tuple[int, int, Reason, bytes | None]) -> None:
+    """``letters``: (shard, offset, reason, original bytes)."""
     from include.sources.kafka import KafkaDeadLetters
 
     with closing(KafkaDeadLetters(settings)) as dead_letters:
@@ -51,8 +51,8 @@ LETTERS = [
 
 @pytest.mark.servers("kafka")
 def test_letters_are_counted_by_reason(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """The most frequent reason comes first; the total goes to standard error, with the topic's name."""
-    put(topic, *LETTERS)
+    """The most frequent reason comes first; the total and the topic go to standard error."""
+    put_letters(topic, *LETTERS)
     assert cli.main(["dead-letters"]) == 0
     printed = capsys.readouterr()
     assert [line.split() for line in printed.out.splitlines()] == [["3", "invalid_json"], ["1", "empty_message"]]
@@ -60,10 +60,10 @@ def test_letters_are_counted_by_reason(topic: KafkaSettings, capsys: pytest.Capt
 
 
 @pytest.mark.servers("kafka")
-def test_an_origin_that_is_there_twice_counts_once(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """A stage that ran again after a crash wrote its letters again; the figures are those of one."""
+def test_duplicate_letters_count_once(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stage that was repeated after a crash wrote its letters twice; each origin is counted once."""
     for _ in range(2):
-        put(topic, *LETTERS)
+        put_letters(topic, *LETTERS)
     assert cli.main(["dead-letters"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["3", "1"]
     assert cli.main(["dead-letters", "--reason", "empty_message"]) == 0
@@ -72,8 +72,8 @@ def test_an_origin_that_is_there_twice_counts_once(topic: KafkaSettings, capsys:
 
 @pytest.mark.servers("kafka")
 def test_one_reason_shows_the_original_bytes(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each letter of the reason is a line of origin, reason and bytes, at most --limit; no reason, no counts."""
-    put(topic, *LETTERS)
+    """With --reason, each letter is one line of origin, reason and bytes, at most --limit of them."""
+    put_letters(topic, *LETTERS)
     assert cli.main(["dead-letters", "--reason", "invalid_json"]) == 0
     assert sorted(capsys.readouterr().out.splitlines()) == [
         "t-0-0\tinvalid_json\t{",
@@ -90,7 +90,7 @@ def test_one_reason_shows_the_original_bytes(topic: KafkaSettings, capsys: pytes
 
 @pytest.mark.servers("kafka")
 def test_no_letters_at_all(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty topic is no error."""
+    """An empty topic is not an error."""
     assert cli.main(["dead-letters"]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -99,7 +99,7 @@ def test_no_letters_at_all(topic: KafkaSettings, capsys: pytest.CaptureFixture[s
 
 @pytest.fixture
 def warehouse(warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty warehouse that the command line reads."""
+    """An empty warehouse for the command line."""
     monkeypatch.setenv("MILLRACE_WAREHOUSE_DSN", warehouse_dsn)
     return warehouse_dsn
 
@@ -108,7 +108,7 @@ def warehouse(warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_warnings_are_shown_with_their_batch(
     warehouse: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line a warning, by shard and offset, with the range it speaks of; other topics are left out."""
+    """One line per warning, by shard and offset, with the range of its batch; other topics are left out."""
     from include.stores.warehouse.warehouse import Warehouse
 
     batches = [
@@ -118,10 +118,10 @@ def test_warnings_are_shown_with_their_batch(
         (BatchRef("events", 0, 0, 7, BatchMode.RANGE), ["early"]),
         (BatchRef("other", 0, 0, 5), ["of another topic"]),
     ]
-    with closing(Warehouse(WarehouseSettings(warehouse))) as house:
+    with closing(Warehouse(WarehouseSettings(warehouse))) as opened:
         for ref, warnings in batches:
-            house.ledger.claim_range(ref)
-            house.ledger.staged(ref, StageCounts(warnings=warnings))
+            opened.ledger.claim_range(ref)
+            opened.ledger.record_staged(ref, StageCounts(warnings=warnings))
     assert cli.main(["warnings"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "events[0] 0-7: early",
@@ -136,6 +136,6 @@ def test_warnings_are_shown_with_their_batch(
 
 @pytest.mark.servers("postgres")
 def test_an_empty_warehouse_has_no_warnings(warehouse: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before the first batch there is nothing to show, and nothing fails."""
+    """Before the first batch there is nothing to show, which is not an error."""
     assert cli.main(["warnings"]) == 0
     assert capsys.readouterr().out == ""

@@ -13,7 +13,9 @@ from include.domain.batch import BatchMode, BatchRef, StageCounts, StagedBatch, 
 from include.domain.event import Event
 from include.domain.generation import Generation
 from include.errors import OffsetsGoneError
-from include.ports import Audience, Engagement, Ledger, Mark, Offsets, Sink, Standing, TextVectors
+from include.domain.mark import Mark
+from include.domain.offsets import Offsets
+from include.ports import UserActivity, Engagement, Ledger, Sink, StoredVersions, TextVectors
 from tests.contract.events import event, record
 
 GENERATION = Generation("test", "1", 2)
@@ -26,11 +28,11 @@ class House:
     """One warehouse, behind all of its ports."""
 
     ledger: Ledger
-    standing: Standing
+    standing: StoredVersions
     text_vectors: TextVectors
     sink: Sink
     engagement: Engagement
-    audience: Audience
+    activity: UserActivity
 
     def ingest(self, *events: Event, start: int = 0) -> BatchRef:
         """Store ``events`` as one committed live batch."""
@@ -69,11 +71,11 @@ def memory_house() -> House:
     tables = memory.MemoryTables()
     return House(
         memory.MemoryLedger(tables),
-        memory.MemoryStanding(tables),
+        memory.MemoryStoredVersions(tables),
         memory.MemoryTextVectors(tables),
         memory.MemoryWarehouseSink(tables),
         memory.MemoryEngagement(tables),
-        memory.MemoryAudience(tables),
+        memory.MemoryUserActivity(tables),
     )
 
 
@@ -85,11 +87,11 @@ def real_house(dsn: str) -> Iterator[House]:
     warehouse = Warehouse(WarehouseSettings(dsn))
     yield House(
         warehouse.ledger,
-        warehouse.standing,
+        warehouse.stored_versions,
         warehouse.text_vectors,
         WarehouseSink(warehouse.database),
         warehouse.engagement,
-        warehouse.audience,
+        warehouse.activity,
     )
     warehouse.close()
 
@@ -134,7 +136,7 @@ def test_a_range_moves_nothing(house: House) -> None:
     again = BatchRef("events", 0, 0, 4, BatchMode.RANGE)
     for _ in range(2):
         house.ledger.claim_range(again)
-        house.ledger.staged(again, StageCounts(delivered=4, valid=4))
+        house.ledger.record_staged(again, StageCounts(delivered=4, valid=4))
         house.ledger.commit(again)
     assert house.ledger.position("events", 0) is None
     assert house.ledger.claim("events", 0, Offsets(0, 9), 5) == BatchRef("events", 0, 0, 5)
@@ -147,7 +149,7 @@ def test_standing_tells_new_from_known(house: House) -> None:
 
     def asked(*events: Event) -> list[list[bool]]:
         table = events_table([(record(offset), each) for offset, each in enumerate(events)])
-        return [column.tolist() for column in house.standing.standing(table)]
+        return [column.tolist() for column in house.stored_versions.compare(table)]
 
     assert asked(low, other) == [[False, False], [False, False]]
     house.ingest(low)
@@ -198,10 +200,10 @@ def test_a_repetition_touches_nothing(house: House) -> None:
     """The same events again mark no hour and no user."""
     house.ingest(event())
     house.recount_touched()
-    house.audience.clear_users(house.audience.changed_users())
+    house.activity.clear_changed_users(house.activity.changed_users())
     house.ingest(event(), start=1)
     assert house.engagement.touched_hours() == []
-    assert house.audience.changed_users() == []
+    assert house.activity.changed_users() == []
     assert house.sink.count() == 1
 
 
@@ -228,20 +230,20 @@ def test_users_are_changed_once_their_batch_is_everywhere(house: House) -> None:
     ref = BatchRef("events", 0, 0, 1)
     house.ledger.claim_range(ref)
     house.sink.upsert(batch_of(ref, event()))
-    assert house.audience.changed_users() == []
+    assert house.activity.changed_users() == []
     house.ledger.commit(ref)
-    read = house.audience.changed_users()
+    read = house.activity.changed_users()
     assert [mark.key for mark in read] == ["u"]
     house.ingest(event(message_id="later"), start=1)
-    house.audience.clear_users(read)
-    assert [mark.key for mark in house.audience.changed_users()] == ["u"]
-    house.audience.clear_users([Mark("u", -1)])
-    assert [mark.key for mark in house.audience.changed_users()] == ["u"]
+    house.activity.clear_changed_users(read)
+    assert [mark.key for mark in house.activity.changed_users()] == ["u"]
+    house.activity.clear_changed_users([Mark("u", -1)])
+    assert [mark.key for mark in house.activity.changed_users()] == ["u"]
 
 
 def test_the_audience_knows_users_texts_and_items(house: House) -> None:
     """Newest event, active users, how often each text, and each item's newest title before what users write."""
-    assert house.audience.newest_event() is None
+    assert house.activity.newest_event_ms() is None
     house.ingest(
         event(message_id="1", item_id="x", text="old title"),
         event(message_id="2", item_id="x", text="new title", occurred_at=HOUR),
@@ -250,35 +252,35 @@ def test_the_audience_knows_users_texts_and_items(house: House) -> None:
         event(message_id="5", user_id="v", item_id=None, text="new title", occurred_at=9 * HOUR),
         event(message_id="6", user_id="v", item_id=None, text="new title", occurred_at=9 * HOUR + 1),
     )
-    assert house.audience.newest_event() == 9 * HOUR + 1
-    assert house.audience.active_users(None) == ["u", "v"]
-    assert house.audience.active_users(9 * HOUR) == ["v"]
-    assert house.audience.item_texts(["x", "y", "unknown"]) == {"x": "new title"}
-    counts = house.audience.text_counts(["v", "nobody"]).to_pylist()
+    assert house.activity.newest_event_ms() == 9 * HOUR + 1
+    assert house.activity.active_users(None) == ["u", "v"]
+    assert house.activity.active_users(9 * HOUR) == ["v"]
+    assert house.activity.item_texts(["x", "y", "unknown"]) == {"x": "new title"}
+    counts = house.activity.count_texts(["v", "nobody"]).to_pylist()
     assert [(row["user_id"], row["events"]) for row in counts] == [("v", 2)]
-    assert house.audience.text_counts([]).num_rows == 0
+    assert house.activity.count_texts([]).num_rows == 0
 
 
 def test_the_centre_is_taken_at_a_hundred_texts_and_at_each_doubling(house: House) -> None:
     """Until then there is none; when it is taken, every user is changed; in between it stays."""
     vectors = np.tile(np.asarray([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32), (100, 1))
     house.ingest(event())
-    house.audience.clear_users(house.audience.changed_users())
+    house.activity.clear_changed_users(house.activity.changed_users())
 
     def put(numbers: range) -> Any:
         names = [f"{number:04d}" for number in numbers]
         house.text_vectors.put(GENERATION, names, vectors[numbers.start : numbers.stop])
-        return house.audience.text_centre(GENERATION)
+        return house.activity.refresh_text_centre(GENERATION)
 
     assert put(range(99)) is None
-    assert house.audience.changed_users() == []
+    assert house.activity.changed_users() == []
     assert put(range(99, 100)).tolist() == [0.5, 0.5]
-    assert [mark.key for mark in house.audience.changed_users()] == ["u"]
-    house.audience.clear_users(house.audience.changed_users())
+    assert [mark.key for mark in house.activity.changed_users()] == ["u"]
+    house.activity.clear_changed_users(house.activity.changed_users())
     assert put(range(100, 199)).tolist() == [0.5, 0.5]
-    assert house.audience.changed_users() == []
+    assert house.activity.changed_users() == []
     put(range(199, 200))
-    assert [mark.key for mark in house.audience.changed_users()] == ["u"]
+    assert [mark.key for mark in house.activity.changed_users()] == ["u"]
 
 
 def test_what_a_row_may_hold_comes_back(house: House) -> None:
@@ -289,7 +291,7 @@ def test_what_a_row_may_hold_comes_back(house: House) -> None:
         event(message_id="early", occurred_at=-62135596800000),
         event(message_id="late", occurred_at=253402300799999, version=2**63 - 1, value=1e308),
     )
-    assert odd in house.audience.active_users(None)
-    assert house.audience.item_texts([odd]) == {odd: odd}
+    assert odd in house.activity.active_users(None)
+    assert house.activity.item_texts([odd]) == {odd: odd}
     house.recount_touched()
     assert house.engagement.touched_hours() == []

@@ -1,4 +1,4 @@
-"""The DAGs: they parse, they have the shape that the design says, and they hold our house rules."""
+"""The DAGs: they parse, they have the designed structure, and they follow the project's rules."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dag_factories.ingest import SINKS
 from dag_factories.policy import RETRY_POLICY
+from include.bootstrap import SINKS
 
 from .conftest import PROJECT
 
@@ -27,30 +27,34 @@ def edges(dag: Any) -> set[tuple[str, str]]:
 
 
 def test_every_dag_parses(bag: Any) -> None:
-    """There is one ingest DAG a shard, and the two others, and no import error."""
+    """There is one ingest DAG per shard, the two other DAGs, and no import error."""
     assert bag.import_errors == {}
     assert sorted(bag.dags) == sorted([*INGEST, *OTHERS])
 
 
 @pytest.mark.parametrize("dag_id", INGEST)
-def test_ingest_has_the_designs_shape(bag: Any, dag_id: str) -> None:
-    """stage, embed, four sinks side by side, and commit after all of them."""
-    upserts = [f"upsert_{sink}" for sink in SINKS]
-    wanted = {("embed", upsert) for upsert in upserts} | {(upsert, "commit") for upsert in upserts}
-    data = {("stage", name) for name in ("embed", "commit", *upserts)}
-    assert edges(bag.dags[dag_id]) == wanted | data
+def test_only_sinks_that_need_vectors_wait_for_embed(bag: Any, dag_id: str) -> None:
+    """stage, then every sink in parallel, the ones that need vectors after embed, and commit after all of them."""
+    expected = {("stage", "embed"), ("stage", "commit")}
+    for sink, spec in SINKS.items():
+        expected |= {("stage", f"upsert_{sink}"), (f"upsert_{sink}", "commit")}
+        if spec.needs_vectors:
+            expected.add(("embed", f"upsert_{sink}"))
+    assert edges(bag.dags[dag_id]) == expected
+    assert ("embed", "upsert_milvus") in expected
+    assert ("embed", "upsert_mongo") not in expected
 
 
 def test_precompute_builds_every_profile_before_the_first_list(bag: Any) -> None:
-    """Lists are made only when the profiles of all chunks stand."""
+    """Lists are built only once the profiles of all chunks are stored."""
     dag = bag.dags["precompute_recommendations"]
     assert ("build_profiles", "recommend") in edges(dag)
     assert ("recommend", "publish") in edges(dag)
 
 
 @pytest.mark.parametrize("dag_id", [*INGEST, *OTHERS])
-def test_house_rules(bag: Any, dag_id: str) -> None:
-    """One run at a time, no catch-up, backfillable hours, retries by our policy, a time limit, an owner, a page."""
+def test_every_dag_follows_the_rules(bag: Any, dag_id: str) -> None:
+    """One run at a time, no catch-up, retries by the one policy, a time limit, an owner, a documentation page."""
     dag = bag.dags[dag_id]
     assert dag.max_active_runs == 1
     assert dag.catchup is False
@@ -64,8 +68,8 @@ def test_house_rules(bag: Any, dag_id: str) -> None:
 
 
 @pytest.mark.parametrize("dag_id", [*INGEST, "aggregate_engagement", "precompute_recommendations"])
-def test_a_dag_serialises_alike_twice(bag: Any, dag_id: str) -> None:
-    """A DAG survives serialisation, and parsing it again gives the same bytes: no version without a change."""
+def test_serialisation_is_stable(bag: Any, dag_id: str) -> None:
+    """A DAG survives serialisation, and parsing it again gives the same bytes: no new DAG version without a change."""
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -77,7 +81,7 @@ def test_a_dag_serialises_alike_twice(bag: Any, dag_id: str) -> None:
 
 @pytest.mark.parametrize("dag_id", [*INGEST, "aggregate_engagement"])
 def test_hours_can_be_backfilled(bag: Any, dag_id: str) -> None:
-    """Airflow offers a backfill for the ingest and the aggregation, though nothing schedules ingest by the clock."""
+    """Airflow offers backfills of ingest and aggregation, although no clock schedules ingest."""
     from airflow.serialization.serialized_objects import DagSerialization
 
     dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags[dag_id]))
@@ -85,19 +89,20 @@ def test_hours_can_be_backfilled(bag: Any, dag_id: str) -> None:
 
 
 def test_pools_and_connections_are_in_the_settings_file(bag: Any) -> None:
-    """Every pool a task waits for, and every connection the factories read, is in airflow_settings.yaml."""
+    """Every pool that a task uses, and every connection that the factories read, is in airflow_settings.yaml."""
     from dag_factories import connections
 
     settings = yaml.safe_load((PROJECT / "airflow_settings.yaml").read_text())["airflow"]
     pools = {pool["pool_name"] for pool in settings["pools"]} | {"default_pool"}
     assert {task.pool for dag in bag.dags.values() for task in dag.tasks} <= pools
-    wanted = {value for name, value in vars(connections).items() if name.isupper() and str(value).endswith("_default")}
-    assert wanted == {connection["conn_id"] for connection in settings["connections"]}
+    used = {value for name, value in vars(connections).items() if name.isupper() and str(value).endswith("_default")}
+    used |= {spec.connection for spec in SINKS.values()}
+    assert used == {connection["conn_id"] for connection in settings["connections"]}
     assert not any(connection.get("conn_password") for connection in settings["connections"])
 
 
 def test_parsing_imports_no_driver() -> None:
-    """A DAG file is parsed without loading any store's driver, model or validation library."""
+    """Parsing a DAG file imports no driver, model or validation library."""
     heavy = [
         "pymongo",
         "pymilvus",
@@ -127,7 +132,7 @@ def test_parsing_imports_no_driver() -> None:
 
 
 def test_a_task_parses_only_its_own_dag(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Airflow says which DAG a process needs, no other is built: 64 shards cost a task what one does."""
+    """When Airflow says which DAG a process needs, no other is built: 64 shards cost a task no more than one."""
     import ingest
 
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "ingest_shard_003")

@@ -17,7 +17,7 @@ from demo.airflow import AirflowClient
 from demo.wait import Collector
 from demo.watch import AGGREGATE, INGEST, PRECOMPUTE
 from include.domain.identity import shard_of
-from include.settings import Settings
+from include.settings import EnvironmentSettings
 from include.sources.kafka import KafkaSource
 from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
@@ -44,7 +44,7 @@ class System:
 
     def __init__(self, stack: Stack) -> None:
         environment = stack.environment()
-        self.settings = Settings.from_environment(environment)
+        self.settings = EnvironmentSettings(environment)
         self.reader = httpx.Client(base_url=environment["MILLRACE_READER_URL"], timeout=10, trust_env=False)
         self.warehouse = Warehouse(self.settings.warehouse)
         self.mongo: MongoClient[dict[str, Any]] = MongoClient(self.settings.mongo.uri)

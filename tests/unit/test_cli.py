@@ -1,4 +1,4 @@
-"""The operator's command line as far as it goes without a server: what it understands and how it says no."""
+"""The operator's command line without servers: what it accepts and how it reports errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ADDRESSES = ["KAFKA_BOOTSTRAP", "MONGO_URI", "MILVUS_URI", "NEO4J_URI", "WAREHOU
 
 
 @pytest.fixture(autouse=True)
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment without any of our addresses."""
+def without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment without any server address."""
     for name in ADDRESSES:
         monkeypatch.delenv(f"MILLRACE_{name}", raising=False)
 
@@ -26,8 +26,8 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         ("warnings --reason odd", "--reason"),
     ],
 )
-def test_what_it_does_not_understand_is_named(line: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong command line ends with 2, shows how to use it, and names what is wrong."""
+def test_a_wrong_command_line_is_explained(line: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line exits 2, prints the usage, and names what is wrong."""
     with pytest.raises(SystemExit) as caught:
         cli.main(line.split())
     assert caught.value.code == 2
@@ -38,7 +38,7 @@ def test_what_it_does_not_understand_is_named(line: str, complaint: str, capsys:
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who asks learns what there is, on standard output, and it is no failure."""
+    """``--help`` lists the commands on standard output and exits 0."""
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0
@@ -47,23 +47,31 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "warnings" in printed
 
 
-@pytest.mark.parametrize("line", ["dead-letters", "dead-letters --reason invalid_json --limit 5", "warnings"])
-def test_without_settings_it_says_what_to_set(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """No traceback: 1, one line on standard error with the variable and how to set it, nothing on standard output."""
+@pytest.mark.parametrize(
+    ("line", "variable"),
+    [
+        ("dead-letters", "KAFKA_BOOTSTRAP"),
+        ("dead-letters --reason invalid_json --limit 5", "KAFKA_BOOTSTRAP"),
+        ("warnings", "WAREHOUSE_DSN"),
+    ],
+)
+def test_each_command_asks_only_for_the_settings_it_needs(
+    line: str, variable: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its setting a command exits 1 with one line on standard error that names the variable, no traceback."""
     assert cli.main(line.split()) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     [complaint] = printed.err.splitlines()
-    assert complaint.startswith("error: MILLRACE_KAFKA_BOOTSTRAP is not set")
+    assert complaint.startswith(f"error: MILLRACE_{variable} is not set")
 
 
 @pytest.mark.parametrize(("line", "server"), [("warnings", "warehouse"), ("dead-letters", "Kafka")])
-def test_a_server_that_is_away_is_named(
+def test_an_unavailable_server_is_named(
     line: str, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody listens: 1, and one line that says who is away."""
-    for name in ADDRESSES:
-        monkeypatch.setenv(f"MILLRACE_{name}", "127.0.0.1:1")
+    """If the server does not answer, the command exits 1 with a message that names it."""
+    monkeypatch.setenv("MILLRACE_KAFKA_BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setenv("MILLRACE_WAREHOUSE_DSN", "postgresql://u:p@127.0.0.1:1/warehouse")
     assert cli.main([line]) == 1
     printed = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Settings from the environment: what must be there, what is assumed, and what is said of a wrong one."""
+"""Settings from the environment: required ones, defaults, and errors about wrong ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from include.domain.generation import Generation
 from include.errors import ConfigurationError
 from include.settings import (
     EmbedSettings,
+    EnvironmentSettings,
     KafkaSettings,
     MilvusSettings,
     Neo4jSettings,
     PipelineSettings,
-    Settings,
+    StoreSettings,
     pipeline_settings,
 )
 
@@ -44,8 +45,8 @@ LIMITS = {
 
 
 def test_addresses_are_enough() -> None:
-    """With an address for each server, everything else has its default."""
-    settings = Settings.from_environment(NEEDED)
+    """With an address for each server, everything else takes its default."""
+    settings = EnvironmentSettings(NEEDED)
     assert settings.kafka == KafkaSettings("kafka:9092", "events", "events.dead-letters", "millrace", {})
     assert settings.mongo.uri == NEEDED["MILLRACE_MONGO_URI"]
     assert settings.milvus == MilvusSettings("http://milvus:19530")
@@ -56,7 +57,7 @@ def test_addresses_are_enough() -> None:
     assert settings.pipeline == PipelineSettings()
 
 
-def test_every_variable_arrives_in_its_place() -> None:
+def test_every_variable_sets_its_own_field() -> None:
     """No two variables are mixed up."""
     others = {
         "MILLRACE_NEO4J_USER": "reader",
@@ -70,7 +71,7 @@ def test_every_variable_arrives_in_its_place() -> None:
         "MILLRACE_ACTIVE_DAYS": "all",
         "MILLRACE_USERS_PER_CHUNK": "9",
     }
-    settings = Settings.from_environment({**NEEDED, **SECRETS, **others})
+    settings = EnvironmentSettings({**NEEDED, **SECRETS, **others})
     assert settings.milvus.token == "milvus-secret"
     assert (settings.neo4j.user, settings.neo4j.password) == ("reader", "neo4j-secret")
     assert settings.embed.api_key == "embed-secret"
@@ -78,31 +79,77 @@ def test_every_variable_arrives_in_its_place() -> None:
     assert settings.pipeline == PipelineSettings(64, 7, "s3://bucket/batches", "newest_event", 300, None, 9)
 
 
-@pytest.mark.parametrize("name", NEEDED)
+SECTIONS = ["kafka", "mongo", "milvus", "neo4j", "warehouse", "redis", "embed", "pipeline"]
+
+
+def read_all(environment: dict[str, str]) -> list[object]:
+    """Every section of the settings from this environment."""
+    settings = EnvironmentSettings(environment)
+    return [getattr(settings, section) for section in SECTIONS]
+
+
+@pytest.mark.parametrize(("name", "section"), zip(NEEDED, SECTIONS, strict=False))
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_missing_address_is_named(name: str, value: str | None) -> None:
-    """The error says which variable is not set, and how the local stack sets it; empty is not set."""
-    rest = {key: text for key, text in NEEDED.items() if key != name}
-    with pytest.raises(ConfigurationError, match=rf"^{name} is not set.*include\.local env"):
-        Settings.from_environment(rest if value is None else {**rest, name: value})
+def test_a_missing_address_is_named(name: str, section: str, value: str | None) -> None:
+    """The error names the variable and says how to get it from the local stack; an empty value counts as missing."""
+    environment = {key: text for key, text in NEEDED.items() if key != name}
+    settings = EnvironmentSettings(environment if value is None else {**environment, name: value})
+    with pytest.raises(ConfigurationError, match=rf"^{name} is not set.*stack env"):
+        getattr(settings, section)
 
 
-def test_what_is_empty_has_its_default() -> None:
-    """A variable that Compose hands on without a value is as if it were not set."""
+@pytest.mark.parametrize(("name", "section"), zip(NEEDED, SECTIONS, strict=False))
+def test_a_section_needs_no_other(name: str, section: str) -> None:
+    """A section can be read when only its own address is set: a command asks only for the servers that it uses."""
+    getattr(EnvironmentSettings({name: NEEDED[name]}), section)
+
+
+def test_an_empty_variable_takes_its_default() -> None:
+    """A variable that Compose passes on without a value counts as not set."""
     names = ["TOPIC", "DEAD_LETTER_TOPIC", "NEO4J_USER", "SHARDS", "BATCH_PATH", "AS_OF", "ACTIVE_DAYS"]
     empty = {f"MILLRACE_{name}": "" for name in names}
-    assert Settings.from_environment({**NEEDED, **empty}) == Settings.from_environment(NEEDED)
+    assert read_all({**NEEDED, **empty}) == read_all(NEEDED)
 
 
-def test_nothing_else_of_the_environment_counts() -> None:
-    """Variables without our prefix, and ours that this part does not know, change nothing."""
+def test_other_variables_are_ignored() -> None:
+    """Variables without the prefix, and those that belong to other parts, change nothing."""
     others = {"SHARDS": "9", "batch_size": "9", "MILLRACE_HOME": "/x", "MILLRACE_PORT_KAFKA": "1"}
-    assert Settings.from_environment({**NEEDED, **others}) == Settings.from_environment(NEEDED)
+    assert read_all({**NEEDED, **others}) == read_all(NEEDED)
+
+
+def test_kafka_options_reach_a_secured_server() -> None:
+    """MILLRACE_KAFKA_OPTIONS is a JSON object of librdkafka properties; booleans become the text that they expect."""
+    options = '{"security.protocol": "SASL_SSL", "sasl.password": "p w", "enable.ssl.certificate.verification": true}'
+    settings = EnvironmentSettings({**NEEDED, "MILLRACE_KAFKA_OPTIONS": options, "MILLRACE_KAFKA_GROUP": "g"})
+    assert settings.kafka.group == "g"
+    assert settings.kafka.options == {
+        "security.protocol": "SASL_SSL",
+        "sasl.password": "p w",
+        "enable.ssl.certificate.verification": "true",
+    }
+
+
+@pytest.mark.parametrize("wrong", ["secret", "[1]", '{"a": {"b": 1}}', '"text"'])
+def test_options_that_are_not_a_json_object_are_rejected_without_showing_them(wrong: str) -> None:
+    """The error names the variable and its form, and does not repeat the value: it may hold a password."""
+    settings = EnvironmentSettings({**NEEDED, "MILLRACE_KAFKA_OPTIONS": wrong})
+    with pytest.raises(ConfigurationError, match=r"^MILLRACE_KAFKA_OPTIONS must be a JSON object") as caught:
+        _ = settings.kafka
+    assert wrong not in str(caught.value)
+
+
+def test_a_store_without_a_section_has_an_address_and_options() -> None:
+    """A sink that is added reads MILLRACE_<NAME>_URL and MILLRACE_<NAME>_OPTIONS."""
+    environment = {"MILLRACE_SEARCH_URL": "http://search:9200", "MILLRACE_SEARCH_OPTIONS": '{"tls": true}'}
+    server = EnvironmentSettings(environment).store("search")
+    assert server == StoreSettings("http://search:9200", {"tls": "true"})
+    with pytest.raises(ConfigurationError, match=r"^MILLRACE_OTHER_URL is not set"):
+        EnvironmentSettings(environment).store("other")
 
 
 def test_no_secret_is_shown() -> None:
-    """A log line or a traceback with the settings has no password, token or key in it."""
-    shown = repr(Settings.from_environment({**NEEDED, **SECRETS}))
+    """A log line or a traceback with the settings contains no password, token or key."""
+    shown = repr(read_all({**NEEDED, **SECRETS}))
     kafka = KafkaSettings.from_properties({"bootstrap.servers": "kafka:9092", "sasl.password": "kafka-secret"})
     assert kafka.options == {"sasl.password": "kafka-secret"}
     assert "kafka:9092" in repr(kafka)
@@ -112,11 +159,11 @@ def test_no_secret_is_shown() -> None:
 
 @pytest.mark.parametrize(("name", "limits"), LIMITS.items())
 def test_numbers_have_limits(name: str, limits: tuple[int, int]) -> None:
-    """The least and the most are taken; one beyond either, or no whole number, is an error with setting and limits."""
+    """Both limits are accepted; a value beyond them, or not a whole number, is an error that names them."""
     least, most = limits
     for right in limits:
-        taken = pipeline_settings({name: str(right)})
-        assert (taken.list_ttl_s // 60 if name == "list_ttl_minutes" else getattr(taken, name)) == right
+        accepted = pipeline_settings({name: str(right)})
+        assert (accepted.list_ttl_s // 60 if name == "list_ttl_minutes" else getattr(accepted, name)) == right
     for wrong in (str(least - 1), str(most + 1), "-1", "1.5", "ten", "0x10", "nan"):
         expected = rf"millrace_{name} \(MILLRACE_{name.upper()} .*\) is '{re.escape(wrong)}'.* {least} to {most}"
         with pytest.raises(ConfigurationError, match=expected):
@@ -124,35 +171,35 @@ def test_numbers_have_limits(name: str, limits: tuple[int, int]) -> None:
 
 
 def test_the_error_of_active_days_names_all() -> None:
-    """Who reads the message learns of the word that the setting takes beside numbers."""
+    """The message mentions the word that the setting accepts besides numbers."""
     with pytest.raises(ConfigurationError, match=r"or all$"):
         pipeline_settings({"active_days": "ALL"})
 
 
 @pytest.mark.parametrize("wrong", ["yesterday", "NOW", "2026-01-01", " now"])
 def test_as_of_is_one_of_two_words(wrong: str) -> None:
-    """Anything else is an error that names the setting, its value and both words."""
+    """Any other value is an error that names the setting, the value and both words."""
     assert pipeline_settings({"as_of": "newest_event"}).as_of == "newest_event"
     with pytest.raises(ConfigurationError, match=rf"MILLRACE_AS_OF .*'{wrong}'.* now or newest_event"):
         pipeline_settings({"as_of": wrong})
 
 
 @given(st.dictionaries(st.sampled_from([*LIMITS, "as_of", "batch_path"]), st.text(max_size=6), max_size=4))
-def test_any_text_is_taken_or_refused(values: dict[str, str]) -> None:
-    """Nothing but our own error comes out, and what is taken is within its limits."""
+def test_any_text_is_accepted_or_rejected(values: dict[str, str]) -> None:
+    """Only a ConfigurationError is raised, and accepted values are within their limits."""
     try:
-        taken = pipeline_settings(values)
+        accepted = pipeline_settings(values)
     except ConfigurationError:
         return
-    assert 1 <= taken.shards <= 4096
-    assert 1 <= taken.batch_size <= 1_000_000
-    assert 300 <= taken.list_ttl_s <= 900
-    assert taken.active_days is None or taken.active_days >= 1
-    assert taken.as_of in ("now", "newest_event")
+    assert 1 <= accepted.shards <= 4096
+    assert 1 <= accepted.batch_size <= 1_000_000
+    assert 300 <= accepted.list_ttl_s <= 900
+    assert accepted.active_days is None or accepted.active_days >= 1
+    assert accepted.as_of in ("now", "newest_event")
 
 
-def test_kafka_properties_are_ours_or_options() -> None:
-    """Topic, dead letters and group are taken out; every other property goes to each client as text."""
+def test_other_kafka_properties_are_options() -> None:
+    """Topic, dead-letter topic and group have fields; every other property goes to each client as text."""
     properties = {"bootstrap.servers": "k:1", "topic": "t", "dead_letter_topic": "d", "group.id": "g", "linger.ms": 5}
     assert KafkaSettings.from_properties(properties) == KafkaSettings("k:1", "t", "d", "g", {"linger.ms": "5"})
     assert KafkaSettings.from_properties({"bootstrap.servers": "k:1"}) == KafkaSettings("k:1")
@@ -160,13 +207,13 @@ def test_kafka_properties_are_ours_or_options() -> None:
 
 @pytest.mark.parametrize("properties", [{}, {"bootstrap.servers": ""}, {"bootstrap_servers": "k:1"}])
 def test_kafka_without_servers_is_named(properties: dict[str, object]) -> None:
-    """The error shows the connection and the property as it is written."""
+    """The error names the connection and the property."""
     with pytest.raises(ConfigurationError, match=r'kafka_default.*"bootstrap\.servers"'):
         KafkaSettings.from_properties(properties)
 
 
 def test_the_generation_follows_the_model() -> None:
-    """Model, revision and dimension each make another generation."""
+    """A different model, revision or dimension makes a different generation."""
     base = EmbedSettings(url="u")
     assert base.generation == Generation("all-MiniLM-L6-v2", "0.1.0", 384)
     assert base.generation.name == "all_minilm_l6_v2_0_1_0_384"
@@ -181,5 +228,5 @@ def test_the_generation_follows_the_model() -> None:
 
 @given(st.text(max_size=20), st.text(max_size=10), st.integers(1, 4096))
 def test_a_generation_has_a_plain_name(model: str, revision: str, dimension: int) -> None:
-    """Whatever a model is called, stores can have its name in theirs: letters, digits and underscores."""
+    """Whatever a model is called, the name is made of letters, digits and underscores, which every store accepts."""
     assert re.fullmatch(r"[a-z0-9_]+", Generation(model, revision, dimension).name)

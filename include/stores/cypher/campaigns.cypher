@@ -1,3 +1,3 @@
-// The campaigns of the engagements. $rows: ids, sorted.
+// Create missing campaigns. $rows: ids, sorted.
 UNWIND $rows AS id
 MERGE (:Campaign {id: id})

@@ -1,4 +1,4 @@
-// What makes MERGE safe under concurrency, and every lookup below an index seek. Each statement may run again.
+// These make MERGE safe under concurrency, and every lookup an index seek. Each statement may run again.
 CREATE CONSTRAINT user_id IF NOT EXISTS FOR (user:User) REQUIRE user.id IS UNIQUE;
 CREATE CONSTRAINT item_id IF NOT EXISTS FOR (item:Item) REQUIRE item.id IS UNIQUE;
 CREATE CONSTRAINT campaign_id IF NOT EXISTS FOR (campaign:Campaign) REQUIRE campaign.id IS UNIQUE;

@@ -1,3 +1,3 @@
-// How many events the graph holds. Neo4j keeps this count; nothing is scanned.
+// The number of events in the graph. Neo4j maintains this count; nothing is scanned.
 MATCH ()-[engaged:ENGAGED]->()
 RETURN count(engaged) AS events

@@ -1,5 +1,6 @@
-// One ENGAGED an event, and of two contents of one event the one with the higher (version, digest).
-// An older content goes first, because its item may be another; a newer one, or the same, leaves the row without effect.
+// One ENGAGED per event; of two contents of one event the higher (version, digest) wins (include/domain/precedence.py).
+// An older content is deleted first, because it may belong to another item. If the stored content is newer or the same,
+// the row has no effect.
 // $rows: [event_id, user, item or null, kind, at, weight, version, digest], each event once.
 UNWIND $rows AS row
 OPTIONAL MATCH ()-[old:ENGAGED {event_id: row[0]}]->()

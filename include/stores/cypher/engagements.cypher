@@ -1,4 +1,4 @@
-// The latest $limit items of each of $users, ties by id: one row a user with an engagement, lists side by side.
+// The latest $limit items of each of $users, ties by id: one row per user with an engagement, as parallel lists.
 UNWIND $users AS id
 MATCH (user:User {id: id})
 CALL (user) {

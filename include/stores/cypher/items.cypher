@@ -1,3 +1,3 @@
-// The items engaged with. $rows: ids, sorted.
+// Create missing items. $rows: ids, sorted.
 UNWIND $rows AS id
 MERGE (:Item {id: id})

@@ -1,3 +1,3 @@
-// The users with an engagement. $rows: ids, sorted, so that two writers take the locks in one order.
+// Create missing users. $rows: ids, sorted, so that concurrent writers take their locks in the same order.
 UNWIND $rows AS id
 MERGE (:User {id: id})

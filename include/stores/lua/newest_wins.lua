@@ -1,5 +1,5 @@
--- Keep the newer of two packed lists: KEYS[1] the list's key, ARGV[1] the packed list, ARGV[2] its life in ms.
--- Returns 1 if ARGV[1] was written, 0 if what is stored is newer. An equal version is written again.
+-- Keep the newer of two packed lists: KEYS[1] is the list's key, ARGV[1] the packed list, ARGV[2] its TTL in ms.
+-- Returns 1 if ARGV[1] was written, 0 if the stored list is newer. An equal version is written again.
 --
 -- The first eight bytes are the version, big endian. They are compared as two numbers of 32 bits: a Lua number
 -- holds 53 bits exactly, and Lua's comparison of strings follows the server's locale.

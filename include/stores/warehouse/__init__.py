@@ -1,1 +1,1 @@
-"""What the warehouse holds, one file a purpose; every statement is in queries.sql under its name."""
+"""The warehouse, one file per purpose. Every statement is in queries.sql, under its name."""

@@ -1,12 +1,12 @@
-"""Engagement by hour, item, campaign and kind: always recounted from the events, never added to."""
+"""Engagement by hour, item, campaign and kind: always recounted from the events, never incremented."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from include.domain.mark import Mark
 from include.domain.ranking import DEFAULT_KIND_WEIGHT, KIND_WEIGHTS
-from include.ports import Mark
 from include.stores.postgres import Database, Transaction
 from include.stores.warehouse.schema import SQL
 
@@ -18,7 +18,7 @@ class WarehouseEngagement:
         self._database = database
 
     def touched_hours(self) -> Sequence[Mark]:
-        return [Mark(hour.isoformat(), seq) for hour, seq in self._database.rows(SQL["touched_hours"])]
+        return [Mark(hour.isoformat(), seq) for hour, seq in self._database.query(SQL["touched_hours"])]
 
     def recount(self, hours: Sequence[str]) -> int:
         with self._database.transaction() as transaction:
@@ -26,35 +26,35 @@ class WarehouseEngagement:
 
     def recount_between(self, start_ms: int, end_ms: int) -> int:
         with self._database.transaction() as transaction:
-            between = {"start": _moment(start_ms), "end": _moment(end_ms)}
+            between = {"start": _to_datetime(start_ms), "end": _to_datetime(end_ms)}
             return _recount(
-                transaction, [row[0].isoformat() for row in transaction.rows(SQL["hours_between"], between)]
+                transaction, [row[0].isoformat() for row in transaction.query(SQL["hours_between"], between)]
             )
 
     def clear_hours(self, marks: Sequence[Mark]) -> None:
         keys, seqs = [mark.key for mark in marks], [mark.seq for mark in marks]
-        self._database.run(SQL["clear_hours"], {"keys": keys, "seqs": seqs})
+        self._database.execute(SQL["clear_hours"], {"keys": keys, "seqs": seqs})
 
     def popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
         parameters = {
-            "as_of": _moment(as_of_ms),
+            "as_of": _to_datetime(as_of_ms),
             "half_life": half_life_days,
             "default": DEFAULT_KIND_WEIGHT,
             "kinds": list(KIND_WEIGHTS),
             "weights": list(KIND_WEIGHTS.values()),
             "limit": limit,
         }
-        return [(item, float(score)) for item, score in self._database.rows(SQL["popular"], parameters)]
+        return [(item, float(score)) for item, score in self._database.query(SQL["popular"], parameters)]
 
 
 def _recount(transaction: Transaction, hours: Sequence[str]) -> int:
     if not hours:
         return 0
-    # Two recounts of one hour at a time (a live run and a backfill) would insert the same rows twice.
-    transaction.run(SQL["lock_engagement"])
-    transaction.run(SQL["forget_hours"], {"hours": list(hours)})
-    return transaction.run(SQL["count_hours"], {"hours": list(hours)})
+    # Two concurrent recounts of one hour (a live run and a backfill) would insert the same rows twice.
+    transaction.execute(SQL["lock_engagement"])
+    transaction.execute(SQL["forget_hours"], {"hours": list(hours)})
+    return transaction.execute(SQL["count_hours"], {"hours": list(hours)})
 
 
-def _moment(milliseconds: int) -> datetime:
+def _to_datetime(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

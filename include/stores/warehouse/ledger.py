@@ -1,12 +1,11 @@
-"""The ledger: which offsets were claimed, what they held, and whether every store has them."""
+"""The ledger: which offsets were claimed, what they contained, and whether every store has them."""
 
 from __future__ import annotations
 
 import json
 
 from include.domain.batch import BatchMode, BatchRef, StageCounts
-from include.ports import Offsets
-from include.stores.batches import next_batch
+from include.domain.offsets import Offsets, next_batch
 from include.stores.postgres import Database
 from include.stores.warehouse.schema import SQL
 
@@ -20,35 +19,35 @@ class WarehouseLedger:
     def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
         with self._database.transaction() as transaction:
             where = {"topic": topic, "shard": shard}
-            transaction.run(SQL["lock_shard"], where)
-            for start, end in transaction.rows(SQL["open_batch"], where):
+            transaction.execute(SQL["lock_shard"], where)
+            for start, end in transaction.query(SQL["open_batch"], where):
                 return BatchRef(topic, shard, start, end)
-            last = transaction.rows(SQL["last_claimed"], where)[0][0]
+            last = transaction.query(SQL["last_claimed"], where)[0][0]
             ref = next_batch(topic, shard, last, offsets, limit)
             if ref is not None:
-                transaction.run(SQL["claim"], _parameters(ref))
+                transaction.execute(SQL["claim"], _parameters(ref))
             return ref
 
     def claim_range(self, ref: BatchRef) -> None:
-        self._database.run(SQL["claim"], _parameters(ref))
+        self._database.execute(SQL["claim"], _parameters(ref))
 
-    def staged(self, ref: BatchRef, counts: StageCounts) -> None:
-        found = {
+    def record_staged(self, ref: BatchRef, counts: StageCounts) -> None:
+        outcome = {
             "delivered": counts.delivered,
             "valid": counts.valid,
             "dropped": counts.dropped,
             "dead_letters": json.dumps(counts.dead_letters),
             "warnings": json.dumps(counts.warnings),
         }
-        self._database.run(SQL["staged"], {**_parameters(ref), **found})
+        self._database.execute(SQL["staged"], {**_parameters(ref), **outcome})
 
     def commit(self, ref: BatchRef) -> None:
         with self._database.transaction() as transaction:
-            transaction.run(SQL["commit"], _parameters(ref))
-            transaction.run(SQL["show_changed_users"], {"batch": ref.batch_id})
+            transaction.execute(SQL["commit"], _parameters(ref))
+            transaction.execute(SQL["show_changed_users"], {"batch": ref.batch_id})
 
     def position(self, topic: str, shard: int) -> int | None:
-        position: int | None = self._database.rows(SQL["position"], {"topic": topic, "shard": shard})[0][0]
+        position: int | None = self._database.query(SQL["position"], {"topic": topic, "shard": shard})[0][0]
         return position
 
 

@@ -1,5 +1,5 @@
 -- name: incoming
--- The rows of one batch on their way in; gone with the transaction.
+-- The rows of one batch; dropped at the end of the transaction.
 CREATE TEMP TABLE incoming (
     user_id text COLLATE "C", message_id text COLLATE "C", event_id text, kind text, occurred_at timestamptz,
     text text, text_hash text, item_id text, campaign_id text, value double precision, version bigint,
@@ -7,7 +7,8 @@ CREATE TEMP TABLE incoming (
 ) ON COMMIT DROP
 
 -- name: upsert_events
--- Store what is new or newer, and mark the hours and users that this changes: both hours of a corrected event.
+-- Store new and newer contents (the higher (version, digest) wins: include/domain/precedence.py), and mark the hours
+-- and users that they change: both hours of a corrected event.
 WITH stored AS (
     INSERT INTO events AS kept (user_id, message_id, event_id, kind, occurred_at, hour, text, text_hash, item_id,
                                 campaign_id, value, version, digest, extra, first_batch)
@@ -35,17 +36,15 @@ WITH stored AS (
 )
 SELECT count(*) FROM stored
 
--- name: asked_identities
-CREATE TEMP TABLE asked (
-    row integer, user_id text COLLATE "C", message_id text COLLATE "C", version bigint, digest text COLLATE "C"
+-- name: create_identities
+CREATE TEMP TABLE identities (
+    row integer, user_id text COLLATE "C", message_id text COLLATE "C"
 ) ON COMMIT DROP
 
--- name: standing
--- For each asked row that has a stored twin: whether the twin is newer, and whether another content is or was stored.
-SELECT asked.row,
-       (stored.version, stored.digest) > (asked.version, asked.digest),
-       stored.revised OR (stored.version, stored.digest) < (asked.version, asked.digest)
-FROM asked JOIN events AS stored USING (user_id, message_id)
+-- name: stored_versions
+-- What is stored for each identity of a batch.
+SELECT identities.row, stored.version, stored.digest, stored.revised
+FROM identities JOIN events AS stored USING (user_id, message_id)
 
 -- name: lock_shard
 SELECT pg_advisory_xact_lock(hashtextextended('millrace batch ' || %(topic)s, %(shard)s))
@@ -63,7 +62,7 @@ SELECT max(end_offset) FROM pipeline.batches
 WHERE topic = %(topic)s AND shard = %(shard)s AND mode = 'live' AND committed_at IS NOT NULL
 
 -- name: claim
--- A range that is repeated is open again.
+-- A range that is ingested again becomes open again.
 INSERT INTO pipeline.batches (topic, shard, start_offset, end_offset, mode)
 VALUES (%(topic)s, %(shard)s, %(start)s, %(end)s, %(mode)s)
 ON CONFLICT (topic, shard, mode, start_offset, end_offset) DO UPDATE SET committed_at = NULL, claimed_at = now()
@@ -79,7 +78,7 @@ UPDATE pipeline.batches SET committed_at = coalesce(committed_at, now())
 WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
 
 -- name: show_changed_users
--- Only now, with the batch in every store, may the precompute see whom it changed.
+-- Only now that every store has the batch may the precompute see which users it changed.
 UPDATE pipeline.changed_users SET seq = nextval('pipeline.marks') WHERE batch_id = %(batch)s AND seq IS NULL
 
 -- name: get_vectors
@@ -116,12 +115,12 @@ FROM events WHERE hour = ANY(%(hours)s::timestamptz[])
 GROUP BY 1, 2, 3, 4
 
 -- name: hours_between
--- Hours with events, and hours that still have rows from events which have moved elsewhere.
+-- Hours with events, and hours whose rows come from events that have since moved to another hour.
 SELECT hour FROM events WHERE hour >= %(start)s AND hour < %(end)s
 UNION SELECT hour FROM engagement_hourly WHERE hour >= %(start)s AND hour < %(end)s
 
 -- name: popular
--- Sum of events * kind weight * 0.5 ** (age / half-life); an age below zero counts as zero.
+-- Sum of events * kind weight * 0.5 ** (age / half-life); a negative age counts as zero.
 SELECT item_id, sum(events * coalesce(weight, %(default)s) * power(0.5::float8, greatest(0,
            extract(epoch FROM %(as_of)s::timestamptz - hour)::float8) / (%(half_life)s * 86400.0))) AS score
 FROM engagement_hourly
@@ -138,7 +137,7 @@ SELECT max(occurred_at) FROM events WHERE hour = (SELECT max(hour) FROM events)
 -- name: changed_users
 SELECT user_id, seq FROM pipeline.changed_users WHERE seq IS NOT NULL ORDER BY user_id, seq
 
--- name: clear_users
+-- name: clear_changed_users
 DELETE FROM pipeline.changed_users AS users
 USING unnest(%(keys)s::text[], %(seqs)s::bigint[]) AS done(user_id, seq)
 WHERE users.user_id = done.user_id AND users.seq = done.seq
@@ -146,7 +145,7 @@ WHERE users.user_id = done.user_id AND users.seq = done.seq
 -- name: active_users
 SELECT DISTINCT user_id FROM events WHERE hour >= %(since)s ORDER BY user_id
 
--- name: text_counts
+-- name: count_user_texts
 SELECT user_id, text_hash, count(*) FROM events
 WHERE user_id = ANY(%(users)s) AND text_hash IS NOT NULL
 GROUP BY user_id, text_hash ORDER BY user_id, text_hash
@@ -167,7 +166,7 @@ SELECT texts, centre FROM pipeline.text_centres WHERE generation = %(generation)
 SELECT count(*) FROM pipeline.text_vectors WHERE generation = %(generation)s
 
 -- name: sample_vectors
--- The hash is as good as a random number: its first rows are a random sample that every run draws alike.
+-- The hash is as good as a random number: the first rows are a random sample, the same in every run.
 SELECT vector FROM pipeline.text_vectors WHERE generation = %(generation)s ORDER BY text_hash LIMIT %(limit)s
 
 -- name: set_centre
@@ -206,7 +205,7 @@ SELECT (SELECT count(*) FROM pipeline.touched_hours), (SELECT count(DISTINCT use
 SELECT count(*) FROM events
 
 -- name: aggregate_difference
--- Rows that a recount of every stored event would not give, or gives and are not there.
+-- Rows that differ between the table and a recount of every stored event.
 WITH recount AS (
     SELECT date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(item_id, '') AS item_id,
            coalesce(campaign_id, '') AS campaign_id, kind, count(*) AS events, count(DISTINCT user_id) AS users,

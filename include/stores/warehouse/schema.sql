@@ -1,9 +1,9 @@
--- The warehouse. Every statement may run again. The ids sort by bytes, whatever the database's language.
+-- The warehouse. Every statement may run again. Ids sort by bytes, whatever the collation of the database.
 CREATE SCHEMA IF NOT EXISTS pipeline;
 CREATE SEQUENCE IF NOT EXISTS pipeline.marks;
 CREATE TABLE IF NOT EXISTS pipeline.schema_version (version integer NOT NULL);
 
--- Every valid event, each identity once. first_batch never changes: duplicates are counted by it.
+-- Every valid event, each identity once. first_batch never changes: duplicates are counted with it.
 CREATE TABLE IF NOT EXISTS events (
     user_id     text COLLATE "C" NOT NULL,
     message_id  text COLLATE "C" NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS events (
     PRIMARY KEY (user_id, message_id)
 );
 CREATE INDEX IF NOT EXISTS events_hour ON events (hour);
--- The newest title of an item: what a user wrote about it comes last.
+-- The newest title of an item: messages that users wrote about it come last.
 CREATE INDEX IF NOT EXISTS events_item_text ON events (item_id, (kind = 'message'), occurred_at DESC)
     WHERE item_id IS NOT NULL AND text IS NOT NULL;
 
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS engagement_hourly (
     PRIMARY KEY (hour, item_id, campaign_id, kind)
 );
 
--- The ledger: which offsets were claimed, what they held, whether every store has them.
+-- The ledger: which offsets were claimed, what they contained, whether every store has them.
 CREATE TABLE IF NOT EXISTS pipeline.batches (
     topic        text NOT NULL,
     shard        integer NOT NULL,
@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS pipeline.batches (
     PRIMARY KEY (topic, shard, mode, start_offset, end_offset)
 );
 
--- The vector of a text, little-endian float32, by generation: a text is embedded once.
+-- The vector of a text, little-endian float32, by generation: each text is embedded only once.
 CREATE TABLE IF NOT EXISTS pipeline.text_vectors (
     generation text COLLATE "C" NOT NULL,
     text_hash  text COLLATE "C" NOT NULL,
@@ -66,20 +66,20 @@ CREATE TABLE IF NOT EXISTS pipeline.text_vectors (
     PRIMARY KEY (generation, text_hash)
 );
 
--- The vector that profiles are centred on, and how many texts there were when it was taken.
+-- The vector that profiles are centred on, and the number of texts when it was computed.
 CREATE TABLE IF NOT EXISTS pipeline.text_centres (
     generation text PRIMARY KEY,
     texts      bigint NOT NULL,
     centre     bytea NOT NULL
 );
 
--- Hours whose engagement must be counted again.
+-- Hours whose engagement must be recounted.
 CREATE TABLE IF NOT EXISTS pipeline.touched_hours (
     hour timestamptz PRIMARY KEY,
     seq  bigint NOT NULL
 );
 
--- Users whose list must be made again; without seq until the batch is in every store.
+-- Users whose list must be rebuilt; seq is null until the batch is in every store.
 CREATE TABLE IF NOT EXISTS pipeline.changed_users (
     batch_id text COLLATE "C" NOT NULL,
     user_id  text COLLATE "C" NOT NULL,

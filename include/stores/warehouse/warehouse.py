@@ -1,4 +1,4 @@
-"""Everything the warehouse offers, over one connection."""
+"""All ports of the warehouse, over one connection."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from functools import cached_property
 
 from include.settings import WarehouseSettings
 from include.stores.postgres import Database
-from include.stores.warehouse.audience import WarehouseAudience
 from include.stores.warehouse.engagement import WarehouseEngagement
-from include.stores.warehouse.events import WarehouseStanding, WarehouseTextVectors
-from include.stores.warehouse.inventory import Inventory
+from include.stores.warehouse.events import WarehouseStoredVersions, WarehouseTextVectors
 from include.stores.warehouse.ledger import WarehouseLedger
 from include.stores.warehouse.schema import ensure_schema
+from include.stores.warehouse.stats import WarehouseStats
+from include.stores.warehouse.user_activity import WarehouseUserActivity
 
 
 class Warehouse:
-    """Opens with the first use; the schema is made if it is missing. Close it when done."""
+    """Connects on first use and creates missing tables. The caller closes it."""
 
     def __init__(self, settings: WarehouseSettings) -> None:
         self._settings = settings
@@ -31,8 +31,8 @@ class Warehouse:
         return WarehouseLedger(self.database)
 
     @cached_property
-    def standing(self) -> WarehouseStanding:
-        return WarehouseStanding(self.database)
+    def stored_versions(self) -> WarehouseStoredVersions:
+        return WarehouseStoredVersions(self.database)
 
     @cached_property
     def text_vectors(self) -> WarehouseTextVectors:
@@ -43,14 +43,14 @@ class Warehouse:
         return WarehouseEngagement(self.database)
 
     @cached_property
-    def audience(self) -> WarehouseAudience:
-        return WarehouseAudience(self.database)
+    def activity(self) -> WarehouseUserActivity:
+        return WarehouseUserActivity(self.database)
 
     @cached_property
-    def inventory(self) -> Inventory:
-        return Inventory(self.database)
+    def stats(self) -> WarehouseStats:
+        return WarehouseStats(self.database)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if "database" in self.__dict__:
             self.database.close()

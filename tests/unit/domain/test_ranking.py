@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.domain.ranking import DAY_MS, Engagements, centred, decay, kind_weight, rank
+from include.domain.ranking import DAY_MS, Engagements, decay, kind_weight, rank, subtract_centre
 
 NOW = 1_700_000_000_000
 
@@ -104,5 +104,5 @@ def test_the_future_counts_as_today() -> None:
 
 def test_centred_vectors_have_length_one_or_none() -> None:
     """What is nothing but the centre becomes zero, everything else length one."""
-    placed = centred(np.asarray([[1.0, 1.0], [3.0, 1.0]]), np.asarray([1.0, 1.0]))
+    placed = subtract_centre(np.asarray([[1.0, 1.0], [3.0, 1.0]]), np.asarray([1.0, 1.0]))
     assert placed.tolist() == [[0.0, 0.0], [1.0, 0.0]]

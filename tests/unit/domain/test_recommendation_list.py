@@ -1,4 +1,4 @@
-"""Packed lists: what goes in comes out, versions compare as bytes, keys never collide."""
+"""Packed lists: packing round-trips, versions compare as bytes, and keys never collide."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.domain.recommendation_list import (
-    ASKED_KEY,
     CURRENT_KEY,
+    RECENT_READERS_KEY,
     RecommendationList,
     RecommendedItem,
     list_key,
@@ -33,19 +33,19 @@ lists = st.builds(
 
 
 @given(lists)
-def test_a_list_survives_packing(made: RecommendationList) -> None:
-    """Unpacking what was packed gives the list."""
-    assert unpack(pack(made)) == made
+def test_packing_round_trips(recommendations: RecommendationList) -> None:
+    """Unpacking a packed list gives the same list."""
+    assert unpack(pack(recommendations)) == recommendations
 
 
 @given(lists, lists)
 def test_packed_versions_compare_as_bytes(one: RecommendationList, other: RecommendationList) -> None:
-    """The first eight bytes order packed lists as their times do."""
+    """The first eight bytes order packed lists by their generation time."""
     assert (pack(one)[:8] < pack(other)[:8]) is (one.generated_at < other.generated_at)
 
 
-def test_no_user_can_imitate_another_key() -> None:
-    """Users named like our own keys, or like another's key, get keys of their own."""
-    users = ["current", "asked", "popular", "g:u", "u", ":", "g"]
+def test_no_user_id_collides_with_another_key() -> None:
+    """User ids that look like Millrace's own keys, or like another user's key, get distinct keys."""
+    users = ["current", "recent-readers", "popular", "g:u", "u", ":", "g"]
     keys = [list_key("g", user) for user in users]
-    assert len({*keys, CURRENT_KEY, ASKED_KEY, popular_key("g")}) == len(users) + 3
+    assert len({*keys, CURRENT_KEY, RECENT_READERS_KEY, popular_key("g")}) == len(users) + 3

@@ -1,4 +1,4 @@
-"""embed: which texts are computed, in which order, and the file that comes of it."""
+"""embed: which texts are embedded, in which order, and the file that results."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from include.domain.batch import BatchRef, events_table
 from include.domain.generation import Generation
 from include.domain.identity import text_hash
 from include.embedders.memory import MemoryEmbedder
-from include.pipeline.embed import PARTS, embed, vectors_table
+from include.pipeline.embed import PARTS, EmbedPorts, embed, vectors_table
 from include.pipeline.files import events_file, vectors_file
-from include.pipeline.upsert import vectors_of
+from include.pipeline.upsert import read_vectors
 from include.stores.files import ArrowFiles
 from include.stores.memory_warehouse import MemoryTables, MemoryTextVectors
 from tests.contract.events import event, record
@@ -25,57 +25,57 @@ from tests.contract.events import event, record
 GENERATION = Generation("test", "1", 4)
 
 
-class Kept(MemoryTextVectors):
-    """Vectors in memory that remember the order of locks, and let another shard come first at a part."""
+class RecordingTextVectors(MemoryTextVectors):
+    """Records the order of locks, and can let another shard embed a part first."""
 
     def __init__(self) -> None:
         super().__init__(MemoryTables())
         self.locked: list[str] = []
-        self.held: str | None = None
+        self.locked_part: str | None = None
         self.others: dict[str, list[str]] = {}
 
     @contextmanager
     def lock(self, generation: Generation, part: str) -> Iterator[None]:
-        assert self.held is None, "two locks at a time may wait for each other"
+        assert self.locked_part is None, "two locks at a time may deadlock"
         self.locked.append(part)
         for text in self.others.pop(part, []):
             self.put(generation, [text_hash(text)], np.full((1, generation.dimension), 9, dtype=np.float32))
-        self.held = part
+        self.locked_part = part
         yield
-        self.held = None
+        self.locked_part = None
 
 
-class Asked(MemoryEmbedder):
-    """Remembers each request, and the part that was locked meanwhile."""
+class RecordingEmbedder(MemoryEmbedder):
+    """Records each request, and checks that the lock of its part is held."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, text_vectors: RecordingTextVectors) -> None:
         super().__init__(GENERATION)
         self.requests: list[list[str]] = []
-        self._kept = kept
+        self._text_vectors = text_vectors
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        assert {text_hash(text)[0] for text in texts} == {self._kept.held}
+        assert {text_hash(text)[0] for text in texts} == {self._text_vectors.locked_part}
         self.requests.append(list(texts))
         return super().embed(texts)
 
 
 class World:
-    """One batch of these texts, and everything around its embedding."""
+    """One batch of these texts, and everything that embedding it uses."""
 
     def __init__(self, folder: Path, texts: Sequence[str | None], shard: int = 0) -> None:
         self.ref = BatchRef("events", shard, 0, len(texts))
         self.files = ArrowFiles(f"file://{folder}")
-        self.kept = Kept()
-        self.embedder = Asked(self.kept)
+        self.text_vectors = RecordingTextVectors()
+        self.embedder = RecordingEmbedder(self.text_vectors)
         events = [event(message_id=str(number), text=text) for number, text in enumerate(texts)]
         rows = events_table([(record(number), each) for number, each in enumerate(events)])
         self.files.write(events_file(self.ref), rows)
 
     def run(self) -> dict[str, int]:
-        return embed(self.ref, self.files, self.embedder, self.kept)
+        return embed(self.ref, EmbedPorts(self.files, self.embedder, self.text_vectors))
 
     def vectors(self) -> dict[str, np.ndarray]:
-        hashes, vectors = vectors_of(self.files.read(vectors_file(self.ref)))
+        hashes, vectors = read_vectors(self.files.read(vectors_file(self.ref)))
         assert vectors.dtype == np.float32
         assert list(hashes) == sorted(hashes)
         return dict(zip(hashes, vectors, strict=True))
@@ -85,75 +85,75 @@ TEXTS = [f"text {number} {'long ' * (number % 5)}" for number in range(60)]
 
 
 def test_each_distinct_text_gets_its_vector(tmp_path: Path) -> None:
-    """Events without a text have none, events with the same text share one, and the file is sorted by hash."""
+    """Events without a text have no vector, events with the same text share one, and the file is sorted by hash."""
     world = World(tmp_path, ["b", None, "a", "b", None])
     assert world.run() == {"texts": 2, "new": 2}
-    found = world.vectors()
-    assert found.keys() == {text_hash("a"), text_hash("b")}
+    vectors = world.vectors()
+    assert vectors.keys() == {text_hash("a"), text_hash("b")}
     for text in ("a", "b"):
-        np.testing.assert_array_equal(found[text_hash(text)], MemoryEmbedder(GENERATION).embed([text])[0])
+        np.testing.assert_array_equal(vectors[text_hash(text)], MemoryEmbedder(GENERATION).embed([text])[0])
 
 
 def test_a_part_is_embedded_under_its_lock_and_by_length(tmp_path: Path) -> None:
-    """One request a part, never two locks at once, short texts first: a batch of the model has little padding."""
+    """One request per part, never two locks at once, short texts first: a batch of the model has little padding."""
     world = World(tmp_path, TEXTS)
     world.run()
     assert sorted(text for request in world.embedder.requests for text in request) == sorted(TEXTS)
-    assert len(world.embedder.requests) == len(world.kept.locked) == len({text_hash(text)[0] for text in TEXTS})
+    assert len(world.embedder.requests) == len(world.text_vectors.locked) == len({text_hash(text)[0] for text in TEXTS})
     for request in world.embedder.requests:
         assert [len(text) for text in request] == sorted(len(text) for text in request)
 
 
 @pytest.mark.parametrize("shard", [0, 1, 15, 16, 63])
-def test_each_shard_begins_with_another_part(tmp_path: Path, shard: int) -> None:
-    """Shards that meet the same texts do not queue for the same lock; each goes once around."""
+def test_each_shard_begins_with_a_different_part(tmp_path: Path, shard: int) -> None:
+    """Shards that meet the same texts do not queue for the same lock; each visits every part once."""
     world = World(tmp_path, TEXTS, shard)
     world.run()
     first = shard % len(PARTS)
     present = {text_hash(text)[0] for text in TEXTS}
-    assert world.kept.locked == [part for part in PARTS[first:] + PARTS[:first] if part in present]
+    assert world.text_vectors.locked == [part for part in PARTS[first:] + PARTS[:first] if part in present]
 
 
-def test_what_another_shard_embedded_meanwhile_is_taken(tmp_path: Path) -> None:
-    """Texts that were there by the time of the lock are not computed again, and their vector is the stored one."""
+def test_texts_that_another_shard_embedded_meanwhile_are_reused(tmp_path: Path) -> None:
+    """Texts that were stored before the lock was acquired are not embedded again; their stored vector is used."""
     world = World(tmp_path, TEXTS)
     other = [text for text in TEXTS if text_hash(text)[0] in "05"]
     assert other
     for text in other:
-        world.kept.others.setdefault(text_hash(text)[0], []).append(text)
+        world.text_vectors.others.setdefault(text_hash(text)[0], []).append(text)
     assert world.run()["texts"] == len(TEXTS)
-    asked = {text for request in world.embedder.requests for text in request}
-    assert asked == set(TEXTS) - set(other)
+    embedded = {text for request in world.embedder.requests for text in request}
+    assert embedded == set(TEXTS) - set(other)
     assert all((world.vectors()[text_hash(text)] == 9).all() for text in other)
 
 
 def test_known_texts_need_no_lock_and_no_model(tmp_path: Path) -> None:
-    """A batch of known texts goes through while the embedding server is away, and waits for nobody."""
+    """A batch of known texts is embedded without the embedding server and without waiting for a lock."""
     world = World(tmp_path, TEXTS)
     world.run()
     before = world.vectors()
-    world.kept.locked.clear()
+    world.text_vectors.locked.clear()
     world.embedder.requests.clear()
     assert world.run() == {"texts": len(TEXTS), "new": 0}
-    assert (world.kept.locked, world.embedder.requests) == ([], [])
+    assert (world.text_vectors.locked, world.embedder.requests) == ([], [])
     assert before.keys() == world.vectors().keys()
     for name, vector in world.vectors().items():
         np.testing.assert_array_equal(vector, before[name])
 
 
-def test_another_generation_is_embedded_anew(tmp_path: Path) -> None:
-    """A vector of one model is never taken for one of another."""
+def test_another_generation_is_embedded_again(tmp_path: Path) -> None:
+    """A vector of one model is never used for another."""
     world = World(tmp_path, ["a"])
-    world.kept.put(Generation("other", "1", 4), [text_hash("a")], np.ones((1, 4), dtype=np.float32))
+    world.text_vectors.put(Generation("other", "1", 4), [text_hash("a")], np.ones((1, 4), dtype=np.float32))
     assert world.run() == {"texts": 1, "new": 1}
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.dictionaries(st.text("0123456789abcdef", min_size=1, max_size=4), st.integers(0, 99), max_size=6))
-def test_a_vectors_table_gives_back_what_it_was_made_of(numbers: dict[str, int]) -> None:
-    """Hashes and rows stay together whatever their order, and no vectors are a table too."""
+def test_a_vectors_table_can_be_read_back(numbers: dict[str, int]) -> None:
+    """Hashes and rows stay together whatever their order, and a table may be empty."""
     vectors = {name: np.asarray([number, -number, 0.5], dtype=np.float32) for name, number in numbers.items()}
-    hashes, matrix = vectors_of(vectors_table(vectors, 3))
+    hashes, matrix = read_vectors(vectors_table(vectors, 3))
     assert matrix.shape == (len(numbers), 3)
     assert hashes == tuple(sorted(numbers))
     for name, row in zip(hashes, matrix, strict=True):

@@ -1,4 +1,4 @@
-"""Staging to commit on the memory adapters: what is counted, what is dropped, what a retry does."""
+"""From staging to commit on the memory adapters: what is counted, what is dropped, what a retry does."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from hypothesis import strategies as st
 from include.domain.batch import BatchMode, BatchRef, StageCounts
 from include.domain.generation import Generation
 from include.domain.reasons import Reason
+from include.domain.validation import Verdict
 from include.errors import ConfigurationError, StagedBatchMissingError, TransientError
-from include.pipeline.commit import commit
-from include.pipeline.embed import embed
+from include.pipeline.commit import CommitPorts, commit
+from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import events_file, vectors_file
-from include.pipeline.stage import RANGE_LIMIT, claim, claim_range, stage
-from include.pipeline.upsert import upsert
-from include.ports import Verdict
+from include.pipeline.stage import RANGE_LIMIT, StagePorts, claim, claim_range, stage
+from include.pipeline.upsert import UpsertPorts, upsert
+from include.sinks.memory import MemorySink
 from include.sources.memory import MemoryDeadLetters, MemorySource
 from include.stores import memory_warehouse as memory
 from include.stores.files import ArrowFiles
 
 
-class Judge:
-    """A validator that rejects the users it is told to."""
+class RejectingValidator:
+    """Rejects the events of the given users."""
 
     def __init__(self, bad: Mapping[str, Reason] | None = None, warnings: tuple[str, ...] = ()) -> None:
         self.bad = bad or {}
@@ -41,52 +42,75 @@ class Judge:
 
 
 class CountingEmbedder:
-    """Vectors from the text's length; remembers what it was asked."""
+    """Vectors from the length of a text; remembers the texts that it embedded."""
 
     generation = Generation("test", "1", 2)
 
     def __init__(self, fail_after: int | None = None) -> None:
-        self.asked: list[str] = []
+        self.embedded: list[str] = []
         self.fail_after = fail_after
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        if self.fail_after is not None and len(self.asked) >= self.fail_after:
-            raise TransientError("away")
-        self.asked += texts
+        if self.fail_after is not None and len(self.embedded) >= self.fail_after:
+            raise TransientError("unavailable")
+        self.embedded += texts
         return np.asarray([[1.0, len(text)] for text in texts], dtype=np.float32)
 
 
 class World:
-    """One shard and everything an ingest run touches."""
+    """One shard and everything that an ingest run uses."""
 
-    def __init__(self, folder: str, judge: Judge | None = None) -> None:
-        self.source = MemorySource(1)
+    def __init__(self, folder: str, validator: RejectingValidator | None = None) -> None:
+        self.source = MemorySource()
         self.letters = MemoryDeadLetters()
-        self.tables = memory.MemoryTables()
-        self.ledger = memory.MemoryLedger(self.tables)
-        self.standing = memory.MemoryStanding(self.tables)
-        self.vectors = memory.MemoryTextVectors(self.tables)
-        self.sink = memory.MemoryWarehouseSink(self.tables)
+        self.warehouse = memory.MemoryWarehouse()
+        self.tables = self.warehouse.tables
+        self.ledger = self.warehouse.ledger
         self.embedder = CountingEmbedder()
         self.files = ArrowFiles(f"file://{folder}")
-        self.judge = judge or Judge()
+        self.stage_ports = StagePorts(
+            source=self.source,
+            dead_letters=self.letters,
+            validator=validator or RejectingValidator(),
+            stored_versions=self.warehouse.stored_versions,
+            ledger=self.ledger,
+            files=self.files,
+        )
 
     def publish(self, *payloads: bytes | None, at: int = 0) -> None:
         for payload in payloads:
             self.source.append(0, None, payload, at)
 
+    def claim(self, limit: int = 1000) -> BatchRef:
+        ref = claim("events", 0, limit, self.stage_ports)
+        assert ref is not None
+        return ref
+
+    def claim_range(self, start: int, end: int) -> BatchRef | None:
+        return claim_range("events", 0, (start, end), self.stage_ports)
+
     def stage(self, ref: BatchRef) -> StageCounts:
-        return stage(ref, self.source, self.letters, self.judge, self.standing, self.ledger, self.files)
+        return stage(ref, self.stage_ports)
+
+    def embed(self, ref: BatchRef) -> dict[str, int]:
+        return embed(ref, EmbedPorts(self.files, self.embedder, self.warehouse.text_vectors))
+
+    def upsert(self, ref: BatchRef) -> int:
+        sink = memory.MemoryWarehouseSink(self.tables)
+        return upsert(ref, UpsertPorts(self.files, sink, needs_vectors=False))
+
+    def commit(self, ref: BatchRef) -> None:
+        commit(ref, CommitPorts(self.ledger, self.source, self.files))
 
     def run(self, limit: int = 1000) -> StageCounts | None:
-        """One live run from claim to commit; None when there was nothing."""
-        ref = claim(self.source, self.ledger, "events", 0, limit)
+        """One live run from claim to commit; None when there was nothing to read."""
+        ref = claim("events", 0, limit, self.stage_ports)
         if ref is None:
             return None
         counts = self.stage(ref)
-        embed(ref, self.files, self.embedder, self.vectors)
-        upsert(ref, self.files, self.sink)
-        commit(ref, self.ledger, self.source, self.files)
+        self.embed(ref)
+        self.upsert(ref)
+        self.commit(ref)
         return counts
 
 
@@ -101,14 +125,14 @@ def payload(message_id: str = "m", **changes: Any) -> bytes:
 
 
 def test_every_message_is_accounted_for(tmp_path: Path) -> None:
-    """delivered = valid + dead letters; repeats within the batch are dropped; warnings are kept."""
-    world = World(str(tmp_path), Judge({"bad": Reason.USER_ID_LENGTH}, ("odd",)))
+    """delivered = valid + dead letters; duplicates within the batch are dropped; warnings are recorded."""
+    world = World(str(tmp_path), RejectingValidator({"bad": Reason.USER_ID_LENGTH}, ("odd",)))
     world.publish(payload("1"), payload("1"), payload("2"), payload("3", user_id="bad"), b"{", None)
     counts = world.run()
     letters = {"empty_message": 1, "invalid_json": 1, "user_id_length": 1}
     assert counts == StageCounts(delivered=6, valid=3, dropped=1, dead_letters=letters, warnings=["odd"])
-    found = [(letter.origin, letter.reason, letter.record.value) for letter in world.letters.letters]
-    assert found == [
+    letters_put = [(letter.origin, letter.reason, letter.record.value) for letter in world.letters.letters]
+    assert letters_put == [
         ("events-0-3", Reason.USER_ID_LENGTH, payload("3", user_id="bad")),
         ("events-0-4", Reason.INVALID_JSON, b"{"),
         ("events-0-5", Reason.EMPTY_MESSAGE, None),
@@ -117,47 +141,45 @@ def test_every_message_is_accounted_for(tmp_path: Path) -> None:
 
 
 def test_runs_drain_the_shard_in_batches(world: World) -> None:
-    """Each run takes up to its limit and moves the offset; then there is nothing to do."""
+    """Each run takes at most its limit and moves the offset, until nothing is left."""
     world.publish(*(payload(str(number)) for number in range(5)))
     while world.run(limit=2):
         pass
-    assert world.source.committed(0) == world.ledger.position("events", 0) == 5
+    assert world.source.committed_offset(0) == world.ledger.position("events", 0) == 5
     assert len(world.tables.events) == 5
 
 
 def test_nothing_moves_before_commit(world: World) -> None:
-    """Staging, embedding and storing any number of times leave the offset where it was; a retry reads the same."""
+    """Staging, embedding and storing any number of times leaves the offset unchanged; a retry reads the same batch."""
     world.publish(payload("1"), payload("2"))
-    ref = claim(world.source, world.ledger, "events", 0, 10)
-    assert ref is not None
+    ref = world.claim(10)
     for _ in range(2):
         counts = world.stage(ref)
-        embed(ref, world.files, world.embedder, world.vectors)
-        upsert(ref, world.files, world.sink)
+        world.embed(ref)
+        world.upsert(ref)
     world.publish(payload("3"))
-    assert world.source.committed(0) is None
-    assert claim(world.source, world.ledger, "events", 0, 10) == ref
+    assert world.source.committed_offset(0) is None
+    assert world.claim(10) == ref
     assert counts.valid == len(world.tables.events) == 2
     for _ in range(2):
-        commit(ref, world.ledger, world.source, world.files)
-    assert world.source.committed(0) == 2
+        world.commit(ref)
+    assert world.source.committed_offset(0) == 2
 
 
 def test_a_crash_between_two_stores_loses_nothing(world: World) -> None:
-    """Staged again after one store has the batch, every event is still in the file for the others."""
+    """When a batch is staged again after one store has it, every event is still in the file for the other stores."""
     world.publish(payload("1"), payload("2", text=None, item_id="i"))
-    ref = claim(world.source, world.ledger, "events", 0, 10)
-    assert ref is not None
+    ref = world.claim(10)
     world.stage(ref)
     before = world.files.read(events_file(ref))
-    embed(ref, world.files, world.embedder, world.vectors)
-    upsert(ref, world.files, world.sink)
+    world.embed(ref)
+    world.upsert(ref)
     world.stage(ref)
     assert world.files.read(events_file(ref)).equals(before)
 
 
-def test_an_older_version_that_comes_late_is_dropped(world: World) -> None:
-    """It is valid, but what stands is newer: no sink ever sees it."""
+def test_an_older_version_that_arrives_late_is_dropped(world: World) -> None:
+    """It is valid, but the stored content is newer: no sink ever sees it."""
     world.publish(payload("1", version=2, text=None, item_id="i"))
     world.run()
     world.publish(payload("1", version=1))
@@ -166,47 +188,45 @@ def test_an_older_version_that_comes_late_is_dropped(world: World) -> None:
     assert world.tables.events["u", "1"]["version"] == 2
 
 
-def test_a_newer_version_says_that_it_replaces(world: World) -> None:
-    """Sinks learn that an older content may have to go, also when the batch is staged again after the warehouse."""
+def test_a_newer_version_is_marked_as_a_replacement(world: World) -> None:
+    """Sinks learn that an older content may have to be deleted, even if the warehouse already has the new one."""
     world.publish(payload("1"))
     world.run()
     world.publish(payload("1", version=1, text=None, item_id="i"))
-    ref = claim(world.source, world.ledger, "events", 0, 10)
-    assert ref is not None
+    ref = world.claim(10)
     for _ in range(2):
         world.stage(ref)
         assert world.files.read(events_file(ref))["replaces"].to_pylist() == [True]
-        embed(ref, world.files, world.embedder, world.vectors)
-        upsert(ref, world.files, world.sink)
+        world.embed(ref)
+        world.upsert(ref)
 
 
-def test_a_text_is_embedded_once_ever(world: World) -> None:
-    """The same text in one batch, in the next and in a retry costs one call."""
+def test_a_text_is_embedded_only_once(world: World) -> None:
+    """The same text in one batch, in the next and in a retry is embedded once."""
     world.publish(payload("1", text="a"), payload("2", text="a"), payload("3", text="bb"))
     world.run()
     world.publish(payload("4", text="a"), payload("5", text="ccc"))
     world.run()
-    assert sorted(world.embedder.asked) == ["a", "bb", "ccc"]
+    assert sorted(world.embedder.embedded) == ["a", "bb", "ccc"]
 
 
-def test_an_interrupted_embedding_keeps_what_it_has(world: World) -> None:
-    """After an outage in the middle, only the missing texts are embedded."""
+def test_an_interrupted_embedding_keeps_its_vectors(world: World) -> None:
+    """After an outage midway, only the missing texts are embedded."""
     texts = [f"text {number}" for number in range(50)]
     world.publish(*(payload(text, text=text) for text in texts))
-    ref = claim(world.source, world.ledger, "events", 0, 100)
-    assert ref is not None
+    ref = world.claim(100)
     world.stage(ref)
     world.embedder.fail_after = 20
     with pytest.raises(TransientError):
-        embed(ref, world.files, world.embedder, world.vectors)
+        world.embed(ref)
     world.embedder.fail_after = None
-    assert embed(ref, world.files, world.embedder, world.vectors)["texts"] == 50
-    assert sorted(world.embedder.asked) == sorted(texts)
+    assert world.embed(ref)["texts"] == 50
+    assert sorted(world.embedder.embedded) == sorted(texts)
     assert world.files.read(vectors_file(ref)).num_rows == 50
 
 
-def test_a_batch_without_texts_or_events_goes_through(world: World) -> None:
-    """Nothing to embed and nothing valid are ordinary batches."""
+def test_a_batch_without_texts_or_events_is_ingested(world: World) -> None:
+    """Batches with nothing to embed, or with no valid event, are ordinary batches."""
     world.publish(payload("1", text=None, item_id="i"))
     assert world.run() == StageCounts(delivered=1, valid=1)
     world.publish(b"no")
@@ -215,34 +235,48 @@ def test_a_batch_without_texts_or_events_goes_through(world: World) -> None:
 
 
 def test_a_range_is_ingested_again_without_moving(world: World) -> None:
-    """A repeated span changes nothing and leaves offset and position."""
+    """A range that is ingested again changes nothing, and leaves offset and position unchanged."""
     world.publish(payload("1"), at=10)
     world.publish(payload("2"), at=20)
     world.run()
-    ref = claim_range(world.source, world.ledger, "events", 0, 15, 99)
+    ref = world.claim_range(15, 99)
     assert ref == BatchRef("events", 0, 1, 2, BatchMode.RANGE)
     world.stage(ref)
-    embed(ref, world.files, world.embedder, world.vectors)
-    upsert(ref, world.files, world.sink)
-    commit(ref, world.ledger, world.source, world.files)
-    assert world.source.committed(0) == world.ledger.position("events", 0) == 2
+    world.embed(ref)
+    world.upsert(ref)
+    world.commit(ref)
+    assert world.source.committed_offset(0) == world.ledger.position("events", 0) == 2
     assert world.tables.events.keys() == {("u", "1"), ("u", "2")}
-    assert claim_range(world.source, world.ledger, "events", 0, 21, 99) is None
+    assert world.claim_range(21, 99) is None
 
 
-def test_a_range_that_is_too_long_is_refused(world: World) -> None:
-    """A run that could not hold its range says how much to ask for."""
+def test_a_range_that_is_too_long_is_rejected(world: World) -> None:
+    """The error names the largest range that one run ingests."""
     world.source.offset_at = lambda shard, published_at: published_at  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError, match=str(RANGE_LIMIT)):
-        claim_range(world.source, world.ledger, "events", 0, 0, RANGE_LIMIT + 1)
+        world.claim_range(0, RANGE_LIMIT + 1)
 
 
 def test_a_task_cleared_after_its_run_says_where_to_begin(world: World) -> None:
-    """The files of a committed batch are gone; the error names the task to clear."""
+    """The files of a committed batch are deleted; the error names the task to clear."""
     world.publish(payload("1"))
     world.run()
     with pytest.raises(StagedBatchMissingError, match="first task"):
-        upsert(BatchRef("events", 0, 0, 1), world.files, world.sink)
+        world.upsert(BatchRef("events", 0, 0, 1))
+
+
+def test_only_sinks_that_need_vectors_wait_for_them(world: World) -> None:
+    """Without the embed task, a sink that needs no vectors stores the batch, and one that needs them fails."""
+    world.publish(payload("1"), payload("2", text=None, item_id="i"))
+    ref = world.claim()
+    world.stage(ref)
+    assert world.upsert(ref) == len(world.tables.events) == 2
+    milvus = MemorySink("milvus", needs="text", needs_vectors=True)
+    with pytest.raises(StagedBatchMissingError):
+        upsert(ref, UpsertPorts(world.files, milvus, needs_vectors=True))
+    world.embed(ref)
+    assert upsert(ref, UpsertPorts(world.files, milvus, needs_vectors=True)) == 1
+    assert [row["vector"].tolist() for row in milvus.rows.values()] == [[1.0, 5.0]]
 
 
 contents = st.builds(

@@ -14,7 +14,7 @@ from include.domain.recommendation_list import RecommendationList, list_key, pop
 from include.embedders.memory import MemoryEmbedder
 from include.pipeline import precompute
 from include.pipeline.aggregate import aggregate_touched
-from include.pipeline.precompute import Stores
+from include.pipeline.precompute import PrecomputePorts
 from include.settings import PipelineSettings
 from include.sinks.memory import MemorySink
 from include.stores import memory_warehouse as memory
@@ -39,8 +39,8 @@ class World:
         self.lists = MemoryLists(clock=lambda: self.now / 1000)
         self.embedder = MemoryEmbedder()
         self.batches = 0
-        self.stores = Stores(
-            audience=memory.MemoryAudience(self.tables),
+        self.ports = PrecomputePorts(
+            activity=memory.MemoryUserActivity(self.tables),
             engagement=memory.MemoryEngagement(self.tables),
             text_vectors=memory.MemoryTextVectors(self.tables),
             profiles=MemoryProfiles(),
@@ -57,23 +57,23 @@ class World:
         table = events_table([(record(offset), each) for offset, each in enumerate(events)])
         hashes = {each.text_hash: each.text for each in events if each.text is not None}
         vectors = self.embedder.embed(list(hashes.values()))
-        self.stores.text_vectors.put(self.embedder.generation, [name for name in hashes if name], vectors)
+        self.ports.text_vectors.put(self.embedder.generation, [name for name in hashes if name], vectors)
         batch = StagedBatch(ref, table, tuple(name for name in hashes if name), vectors)
         for sink in (memory.MemoryWarehouseSink(self.tables), self.graph):
             sink.upsert(batch)
         ledger = memory.MemoryLedger(self.tables)
         ledger.claim_range(ref)
         ledger.commit(ref)
-        aggregate_touched(self.stores.engagement)
+        aggregate_touched(self.ports.engagement)
 
     def run(self) -> int:
         """One precompute run; how many lists it published."""
-        ref = precompute.select(f"run{self.now}", self.now, self.settings, self.stores)
+        ref = precompute.select_users(f"run{self.now}", self.now, self.settings, self.ports)
         for chunk in range(ref.chunks):
-            precompute.build_profiles(ref, chunk, self.stores)
+            precompute.build_profiles(ref, chunk, self.ports)
         for chunk in range(ref.chunks):
-            precompute.recommend(ref, chunk, self.settings, self.stores)
-        return precompute.publish(ref, self.settings, self.stores)
+            precompute.recommend(ref, chunk, self.ports)
+        return precompute.publish(ref, self.settings, self.ports)
 
     def list_of(self, user: str) -> RecommendationList | None:
         packed = self.lists.get(list_key(self.embedder.generation.name, user))
@@ -156,7 +156,7 @@ def test_only_changed_users_are_made_again(world: World) -> None:
     assert world.run() == 0
     world.store(bought("tea user 0", "tea9", "green tea cup"))
     assert world.run() == 1
-    assert world.stores.audience.changed_users() == []
+    assert world.ports.activity.changed_users() == []
 
 
 def test_a_list_is_made_again_before_it_ends(world: World) -> None:
@@ -191,23 +191,23 @@ def test_recency_may_count_from_the_newest_event(tmp_path: Path) -> None:
 def test_a_failed_run_leaves_its_marks(world: World) -> None:
     """Until the lists are published their users stay changed; the steps may run twice."""
     shop(world)
-    ref = precompute.select("run", world.now, world.settings, world.stores)
+    ref = precompute.select_users("run", world.now, world.settings, world.ports)
     for _ in range(2):
-        precompute.build_profiles(ref, 0, world.stores)
-        precompute.recommend(ref, 0, world.settings, world.stores)
-    assert len({mark.key for mark in world.stores.audience.changed_users()}) == 6
+        precompute.build_profiles(ref, 0, world.ports)
+        precompute.recommend(ref, 0, world.ports)
+    assert len({mark.key for mark in world.ports.activity.changed_users()}) == 6
     assert world.run() == 6
 
 
 def test_a_change_during_a_run_is_not_forgotten(world: World) -> None:
     """A user whose events change after the selection is made again by the next run."""
     world.store(bought("a", "x", "t"))
-    ref = precompute.select("run", world.now, world.settings, world.stores)
+    ref = precompute.select_users("run", world.now, world.settings, world.ports)
     world.store(bought("a", "y", "t"))
-    precompute.build_profiles(ref, 0, world.stores)
-    precompute.recommend(ref, 0, world.settings, world.stores)
-    precompute.publish(ref, world.settings, world.stores)
-    assert [mark.key for mark in world.stores.audience.changed_users()] == ["a"]
+    precompute.build_profiles(ref, 0, world.ports)
+    precompute.recommend(ref, 0, world.ports)
+    precompute.publish(ref, world.settings, world.ports)
+    assert [mark.key for mark in world.ports.activity.changed_users()] == ["a"]
 
 
 def test_nothing_stored_publishes_an_empty_popular_list(world: World) -> None:
@@ -218,8 +218,8 @@ def test_nothing_stored_publishes_an_empty_popular_list(world: World) -> None:
 
 def test_lists_live_five_to_fifteen_minutes() -> None:
     """The time of a list is spread below its setting and never under five minutes."""
-    from include.pipeline.lists import ttl_of
+    from include.pipeline.lists import list_ttl_s
 
-    spread = [ttl_of(f"user {number}", 1, 900) for number in range(500)]
+    spread = [list_ttl_s(f"user {number}", 1, 900) for number in range(500)]
     assert 765 <= min(spread) < max(spread) <= 900
-    assert {ttl_of("user", run, 300) for run in range(50)} == {300}
+    assert {list_ttl_s("user", run, 300) for run in range(50)} == {300}

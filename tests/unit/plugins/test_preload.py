@@ -1,6 +1,6 @@
-"""Modules loaded ahead of the tasks: all there, and nothing but loaded.
+"""Modules that are imported before tasks fork: all exist, and importing them has no side effects.
 
-Each test looks at a process of its own: in this one they may be loaded already.
+Each test uses a separate process, because this one may have imported them already.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import preload
+from include.bootstrap import SINKS
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -22,32 +23,33 @@ _PROGRAM = """
 import json, logging, sys, threading
 import psutil
 import preload
+from include.bootstrap import SINKS
 
-said = []
-class Keep(logging.Handler):
+messages = []
+class Recorder(logging.Handler):
     def emit(self, record):
-        said.append(record.getMessage())
-preload.log.addHandler(Keep())
+        messages.append(record.getMessage())
+preload.log.addHandler(Recorder())
 
 me = psutil.Process()
-def look():
+def describe():
     return {
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "connections": len(me.net_connections("all")),
         "children": len(me.children(recursive=True)),
     }
 
-before = look()
+before = describe()
 sys.argv = ["airflow", *sys.argv[1:]]
 preload.on_starting(None)
-after = look()
-loaded = [name for name in preload._MODULES if name in sys.modules]
-print(json.dumps({"before": before, "after": after, "loaded": loaded, "said": said}))
+after = describe()
+loaded = [name for name in preload.modules_to_preload() if name in sys.modules]
+print(json.dumps({"before": before, "after": after, "loaded": loaded, "messages": messages}))
 """
 
 
-def started(component: str) -> dict[str, Any]:
-    """What a component of Airflow looks like before and after the listener was called in it."""
+def start(component: str) -> dict[str, Any]:
+    """The state of an Airflow component before and after it called the listener."""
     path = os.pathsep.join([str(PROJECT), str(PROJECT / "plugins")])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _PROGRAM, component],
@@ -57,54 +59,53 @@ def started(component: str) -> dict[str, Any]:
         check=True,
         timeout=300,
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    state: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return state
 
 
 @pytest.fixture(scope="module")
 def scheduler() -> dict[str, Any]:
-    """The scheduler after it was started."""
-    return started("scheduler")
+    """The state of a scheduler that has started."""
+    return start("scheduler")
 
 
-def test_every_module_is_there(scheduler: dict[str, Any]) -> None:
-    """A name that is misspelt or gone would only be a warning in a log: here it is a failure."""
-    assert scheduler["said"] == []
-    assert scheduler["loaded"] == list(preload._MODULES)
+def test_every_module_exists(scheduler: dict[str, Any]) -> None:
+    """A misspelt or missing name, which only causes a warning in production, fails here."""
+    assert scheduler["messages"] == []
+    assert scheduler["loaded"] == list(preload.modules_to_preload())
 
 
-def test_nothing_but_modules_is_loaded(scheduler: dict[str, Any]) -> None:
-    """No thread, no socket and no process is there that was not before: the fork would break them."""
+def test_preloading_only_imports_modules(scheduler: dict[str, Any]) -> None:
+    """Preloading creates no thread, socket or process, which a fork would break."""
     assert scheduler["after"] == scheduler["before"]
     assert scheduler["after"]["threads"] == ["MainThread"]
 
 
 @pytest.mark.parametrize("component", ["triggerer", "dag-processor", "api-server"])
-def test_only_the_scheduler_loads_anything(component: str) -> None:
-    """What forks no tasks would only grow by it."""
-    own = {"include.bootstrap", "great_expectations", "pymilvus", "pandas", "psycopg2.extras"}
-    assert not own & set(started(component)["loaded"])
+def test_only_the_scheduler_preloads(component: str) -> None:
+    """Components that fork no tasks would only use more memory."""
+    own = {"include.pipeline.stage", "great_expectations", "pymilvus", "pandas", "psycopg2.extras"}
+    assert not own & set(start(component)["loaded"])
 
 
-def test_no_module_is_named_twice() -> None:
-    """The list is one of different modules, the project's own among them."""
-    assert len(set(preload._MODULES)) == len(preload._MODULES)
-    assert "include.bootstrap" in preload._MODULES
+def test_the_list_contains_every_sink_and_no_duplicates() -> None:
+    """A registered sink is preloaded without further ado, and no module is listed twice."""
+    modules = preload.modules_to_preload()
+    assert len(set(modules)) == len(modules)
+    assert {f"include.sinks.{name}" for name in SINKS} <= set(modules)
 
 
-def test_a_tasks_own_imports_are_on_the_list() -> None:
-    """Every adapter that the composition root loads when it is called is loaded ahead."""
+def test_every_import_of_the_composition_root_is_preloaded() -> None:
+    """Every module that the composition root imports inside a function is on the list, except those of dry runs."""
     import ast
 
     tree = ast.parse((PROJECT / "include" / "bootstrap.py").read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    late = {
+    lazy = {
         node.module
         for function in functions
         for node in ast.walk(function)
         if isinstance(node, ast.ImportFrom) and node.module
     }
-    # Those that another module of the list brings along.
-    along = {"include.stores.milvus", "include.stores.neo4j"}
-    assert len(late) > 5
-    assert late - along <= set(preload._MODULES)
+    assert len(lazy) > 5
+    assert lazy - {"include.memory_servers"} <= set(preload.modules_to_preload())

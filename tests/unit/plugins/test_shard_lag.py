@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_lag import Lag, LagWatch, ShardLagTrigger
+from include.domain.offsets import PartitionLag as Lag
+from shard_lag import LagWatch, ShardLagTrigger
 
 
 def watch() -> LagWatch:
@@ -18,39 +19,39 @@ def watch() -> LagWatch:
 def test_nothing_to_read_never_fires() -> None:
     """A shard at its end is left alone."""
     watching = watch()
-    assert not any(watching.due(Lag(5, 0, 5), now) for now in (0, 10, 100))
+    assert not any(watching.should_fire(Lag(5, 0, 5), now) for now in (0, 10, 100))
 
 
 def test_a_large_lag_fires_at_once() -> None:
     """min_lag messages need not wait."""
-    assert watch().due(Lag(0, 0, 100), 0)
+    assert watch().should_fire(Lag(0, 0, 100), 0)
 
 
 def test_a_small_lag_waits_for_its_age() -> None:
     """A few messages wait max_age seconds, so that a backlog still being written becomes few runs."""
     watching = watch()
-    assert [watching.due(Lag(0, 0, 1 + now), now) for now in range(3)] == [False, False, True]
+    assert [watching.should_fire(Lag(0, 0, 1 + now), now) for now in range(3)] == [False, False, True]
 
 
 def test_a_group_without_offset_counts_from_the_low_end() -> None:
     """Before the first commit everything that is there lags."""
     watching = watch()
-    assert watching.due(Lag(None, 50, 150), 0)
-    assert not watch().due(Lag(None, 50, 50), 9)
+    assert watching.should_fire(Lag(None, 50, 150), 0)
+    assert not watch().should_fire(Lag(None, 50, 50), 9)
 
 
 def test_no_second_fire_while_the_run_works() -> None:
     """Until the offset moves or the cooldown ends, a fired shard is not fired again."""
     watching = watch()
-    assert watching.due(Lag(0, 0, 100), 0)
-    assert not any(watching.due(Lag(0, 0, 100 + now), now) for now in range(1, 30))
+    assert watching.should_fire(Lag(0, 0, 100), 0)
+    assert not any(watching.should_fire(Lag(0, 0, 100 + now), now) for now in range(1, 30))
 
 
 def test_progress_with_messages_left_fires_again() -> None:
     """A run that left a full batch behind is followed by the next at once."""
     watching = watch()
-    assert watching.due(Lag(0, 0, 300), 0)
-    assert watching.due(Lag(100, 0, 300), 1)
+    assert watching.should_fire(Lag(0, 0, 300), 0)
+    assert watching.should_fire(Lag(100, 0, 300), 1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=50))
@@ -58,9 +59,9 @@ def test_a_lagging_shard_is_never_stranded(history: list[tuple[int, int]]) -> No
     """Whatever came before, messages that stay unread fire within age plus cooldown."""
     watching, now = watch(), 0.0
     for committed, more in history:
-        watching.due(Lag(committed, 0, committed + more), now)
+        watching.should_fire(Lag(committed, 0, committed + more), now)
         now += 1
-    assert any(watching.due(Lag(7, 0, 8), now + wait) for wait in range(33))
+    assert any(watching.should_fire(Lag(7, 0, 8), now + wait) for wait in range(33))
 
 
 def test_the_stream_is_filtered_by_shard() -> None:

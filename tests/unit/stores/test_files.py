@@ -48,11 +48,11 @@ def test_the_last_write_stands(files: ArrowFiles) -> None:
     assert files.read(NAME).equals(table(2, 3))
 
 
-def test_what_is_not_there_says_where_to_begin(files: ArrowFiles) -> None:
-    """The error names the file and what to clear; it does not matter whether its folder is there."""
+def test_a_missing_file_says_where_to_restart(files: ArrowFiles) -> None:
+    """The error names the file and the task to clear, whether or not its folder exists."""
     files.write(NAME, table(1))
     for name in ("batches/one/vectors.arrow", "batches/two/events.arrow"):
-        with pytest.raises(StagedBatchMissingError, match=rf"{name} is gone.*Clear the run from its first task"):
+        with pytest.raises(StagedBatchMissingError, match=rf"{name} does not exist.*Clear the run from its first task"):
             files.read(name)
 
 

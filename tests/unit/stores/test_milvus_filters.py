@@ -7,7 +7,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.stores.milvus import any_of, literal
+from include.stores.milvus import any_of, quote
 
 #: A string as Milvus reads it: no bare quote, backslash or line end inside.
 STRING = re.compile(r'"(?:[^"\\\n\r]|\\["\\nr])*"')
@@ -15,9 +15,9 @@ STRING = re.compile(r'"(?:[^"\\\n\r]|\\["\\nr])*"')
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.text())
-def test_a_literal_ends_where_it_should(text: str) -> None:
+def test_a_quoted_text_ends_where_it_should(text: str) -> None:
     """Nothing in an id ends the string that holds it, and what Milvus unquotes is the id."""
-    quoted = literal(text)
+    quoted = quote(text)
     assert STRING.fullmatch(quoted)
     escapes = {"\\\\": "\\", '\\"': '"', "\\n": "\n", "\\r": "\r"}
     assert re.sub(r"\\.", lambda found: escapes[found.group()], quoted[1:-1]) == text

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.stores.mongo import restored, storable
+from include.stores.mongo import escape_names, unescape_names
 
 NAMES = st.text(st.one_of(st.sampled_from("$.＄．＼_a"), st.characters(codec="utf-8")), max_size=8)
 VALUES = st.recursive(
@@ -27,16 +27,16 @@ def _names(value: Any) -> list[str]:
 @given(VALUES)
 def test_every_name_finds_its_way_back(value: Any) -> None:
     """Two names never become one, whatever full-width signs they had before."""
-    assert restored(storable(value)) == value
+    assert unescape_names(escape_names(value)) == value
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(VALUES)
 def test_no_stored_name_is_an_operator_or_a_path(value: Any) -> None:
     """Neither ``$`` nor ``.`` is left in a name; values are never touched."""
-    assert not any(mark in name for name in _names(storable(value)) for mark in "$.")
+    assert not any(mark in name for name in _names(escape_names(value)) for mark in "$.")
 
 
 def test_names_stay_readable() -> None:
     """The twins look like what they stand for."""
-    assert storable({"$a.b": {"＄": "$"}}) == {"＄a．b": {"＼＄": "$"}}
+    assert escape_names({"$a.b": {"＄": "$"}}) == {"＄a．b": {"＼＄": "$"}}

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.domain.batch import BatchMode, BatchRef
+from include.domain.offsets import Offsets, next_batch
 from include.errors import OffsetsGoneError
-from include.ports import Offsets
-from include.stores.batches import next_batch
 
 #: How many messages come in before each claim.
 ARRIVALS = st.lists(st.integers(0, 50), min_size=1, max_size=30)

@@ -1,0 +1,69 @@
+"""What the stored events say about users and items, for the precompute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from include.domain.centre import should_retake_centre
+from include.domain.generation import Generation
+from include.domain.mark import Mark
+from include.stores.postgres import Database, Transaction
+from include.stores.warehouse.schema import SQL
+
+_CENTRE_SAMPLE = 20_000
+
+
+class WarehouseUserActivity:
+    """``ports.UserActivity`` on the warehouse's events and marks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def newest_event_ms(self) -> int | None:
+        newest: datetime | None = self._database.query(SQL["newest_event"])[0][0]
+        return None if newest is None else round(newest.timestamp() * 1000)
+
+    def changed_users(self) -> Sequence[Mark]:
+        return [Mark(user, seq) for user, seq in self._database.query(SQL["changed_users"])]
+
+    def clear_changed_users(self, marks: Sequence[Mark]) -> None:
+        keys, seqs = [mark.key for mark in marks], [mark.seq for mark in marks]
+        self._database.execute(SQL["clear_changed_users"], {"keys": keys, "seqs": seqs})
+
+    def active_users(self, since_ms: int | None) -> Sequence[str]:
+        since = datetime.min.replace(tzinfo=UTC) if since_ms is None else datetime.fromtimestamp(since_ms / 1000, UTC)
+        return [user for (user,) in self._database.query(SQL["active_users"], {"since": since})]
+
+    def count_texts(self, users: Sequence[str]) -> pa.Table:
+        rows = self._database.query(SQL["count_user_texts"], {"users": list(users)})
+        columns = list(zip(*rows, strict=True)) or [(), (), ()]
+        types = (pa.string(), pa.string(), pa.int64())
+        arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
+        return pa.table(arrays, names=["user_id", "text_hash", "events"])
+
+    def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
+        return dict(self._database.query(SQL["item_texts"], {"items": list(items)}))
+
+    def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
+        """Recomputed whenever the number of texts has doubled: a handful of times per generation."""
+        with self._database.transaction() as transaction:
+            where = {"generation": generation.name}
+            taken = transaction.query(SQL["centre"], where)
+            texts: int = transaction.query(SQL["count_texts"], where)[0][0]
+            if should_retake_centre(texts, taken[0][0] if taken else None):
+                return _store_new_centre(transaction, generation, texts)
+            return np.frombuffer(taken[0][1], dtype="<f4") if taken else None
+
+
+def _store_new_centre(transaction: Transaction, generation: Generation, texts: int) -> np.ndarray:
+    """The mean of a sample. Every profile must follow, so every user is marked in the same transaction."""
+    sample = transaction.query(SQL["sample_vectors"], {"generation": generation.name, "limit": _CENTRE_SAMPLE})
+    centre = np.mean([np.frombuffer(vector, dtype="<f4") for (vector,) in sample], axis=0, dtype=np.float64)
+    packed = centre.astype("<f4")
+    transaction.execute(SQL["set_centre"], {"generation": generation.name, "texts": texts, "centre": packed.tobytes()})
+    transaction.execute(SQL["change_every_user"], {"batch": f"centre-{generation.name}-{texts}"})
+    return packed
