@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from demo.recount import InputSummary, open_input_events, value_reason
 from demo.shop import Shop
 from demo.source import FileLines, ShopLines
+from include.bootstrap import SINKS
 from include.domain.event import decode
 from include.domain.reasons import Reason
 from include.errors import ConfigurationError
@@ -54,6 +55,11 @@ def test_the_counts_of_the_default_shop(tmp_path: Path) -> None:
     assert set(counts.dead_letters.values()) == {20}
     assert len(counts.dead_letters) == 10
     assert counts.stores["mongo"] == counts.stores["warehouse"] == 19_200
+
+
+def test_every_registered_sink_has_an_expected_count(tmp_path: Path) -> None:
+    """A sink that is added to the registry is checked by the demo without further changes."""
+    assert summarise(tmp_path, encode()).expected.stores.keys() == SINKS.keys()
 
 
 def test_the_winning_version_decides_which_stores_get_the_event(tmp_path: Path) -> None:
