@@ -19,6 +19,7 @@ from pymilvus import MilvusClient
 from pymongo import MongoClient
 from pymongo.errors import BulkWriteError
 
+from include.bootstrap import SINKS
 from include.domain.batch import StagedBatch
 from include.domain.ranking import kind_weight
 from include.settings import MongoSettings, Neo4jSettings, Settings, WarehouseSettings
@@ -281,6 +282,6 @@ def open_plain_writer(name: str, settings: Settings) -> PlainWriter:
 
 def expected_ids(name: str, events: pa.Table) -> set[str]:
     """Returns the ids of the events that belong in this store."""
-    column = {"milvus": "text", "neo4j": "item_id"}.get(name)
+    column = SINKS[name].needs
     matching = events if column is None else events.filter(events[column].is_valid())
     return set(matching["event_id"].to_pylist())
