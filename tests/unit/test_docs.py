@@ -1,59 +1,149 @@
-"""The pages beside the code: their links lead somewhere, and they name no place that is not the reader's."""
+"""All pages: their links and paths exist, their commands work, and they name no machine but the reader's."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-IDS = [str(page.relative_to(PROJECT)) for page in PAGES]
-ADRS = sorted(path.name for path in (PROJECT / "docs" / "adr").glob("[0-9]*.md"))
+from tests.pages import CONTRIBUTING, DOCS, PAGES, PROJECT, anchors, fenced_blocks, page_name, page_text, section
 
-#: What is made on the reader's machine, and the sink that the guide makes up.
-_NOT_OURS = ("docker/.env", "search.py")
-#: A path of ours in backticks: a folder that we know, then anything without a blank.
-_PATH = re.compile(r"`((?:dags|docs|docker|include|plugins|scripts|tests)/[\w./-]*)`")
+ADRS = sorted(path.name for path in (DOCS / "adr").glob("[0-9]*.md"))
+
+#: Created on the reader's machine, or written by the command that the guide to a new sink shows.
+_NOT_IN_THE_PROJECT = ("docker/.env", "include/sinks/search.py", "tests/contract/test_search_sink.py")
+#: A path of the project in backticks: a known folder, then anything without a blank.
+_PATH = re.compile(r"`((?:dags|demo|docs|docker|include|plugins|scripts|stack|tests)/[\w./-]*)`")
 _HOSTS = re.compile(r"pypi\.org|pythonhosted|maven\.org|apache\.org/maven|docker\.io|/home/\w|/root/|/Users/")
+_LINK = re.compile(r"\]\((?P<target>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link is a file of the project."""
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def command_lines() -> Iterator[str]:
+    """Every command line of every page."""
+    for page in PAGES:
+        for block in fenced_blocks(page, "sh", "bash", "shell", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.strip() and not line.startswith("#"):
+                    yield line.removeprefix("$ ").strip()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_paths_are_there(page: Path) -> None:
-    """Every file that a page names is one."""
-    text = page.read_text(encoding="utf-8")
-    for path in _PATH.findall(text):
-        if not path.endswith(_NOT_OURS):
-            assert (PROJECT / path).exists(), f"{page.name} names {path}"
+COMMANDS = sorted(set(command_lines()))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_no_page_names_a_host_or_a_home(page: Path) -> None:
-    """Registries may move, and nobody else has our folders."""
-    assert _HOSTS.findall(page.read_text(encoding="utf-8")) == []
+def unchecked_commands() -> list[str]:
+    """The commands that CONTRIBUTING.md lists as not checked."""
+    return re.findall(r"^\| `([^`]+)` \|", section(CONTRIBUTING, "Documentation"), re.MULTILINE)
+
+
+def words(line: str) -> list[str]:
+    """The words of a command, without the variables before it."""
+    parts = shlex.split(line)
+    while _VARIABLE.match(parts[0]):
+        parts.pop(0)
+    return parts
+
+
+def python_arguments(line: str) -> list[str] | None:
+    """What follows ``python -m`` in the line or in an ``eval "$(...)"``; None for any other command."""
+    inner = re.fullmatch(r'eval "\$\((.*)\)"', line)
+    parts = words(inner[1] if inner else line)
+    return parts[2:] if re.fullmatch(r"(.*/)?python3?", parts[0]) and parts[1] == "-m" else None
+
+
+@cache
+def help_text(*arguments: str) -> str:
+    """The output of ``python -m ... --help``."""
+    command = [sys.executable, "-m", *arguments, "--help"]
+    # A wide terminal, so that no option is broken over two lines.
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if words(line)[0] == "make"])
+def test_make_commands_exist(line: str) -> None:
+    """Every make command names documented targets of the Makefile, and make can run them."""
+    targets = [word for word in words(line)[1:] if "=" not in word]
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert targets
+    assert set(targets) <= set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    result = subprocess.run(
+        ["make", "--dry-run", *words(line)[1:]], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if python_arguments(line) is not None])
+def test_python_commands_know_their_options(line: str) -> None:
+    """Every module exists, has the subcommand, and accepts the options on the page."""
+    arguments = python_arguments(line)
+    assert arguments
+    known = help_text(arguments[0]) + help_text(*arguments)
+    for option in (word for word in arguments if word.startswith("-")):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", known), f"unknown option {option} in: {line}"
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_other_command_is_listed_as_unchecked(line: str) -> None:
+    """A command is checked here, or CONTRIBUTING.md says why it is not."""
+    if words(line)[0] == "make" or python_arguments(line) is not None:
+        return
+    assert any(line.startswith(command) for command in unchecked_commands()), f"neither checked nor listed: {line}"
+
+
+def test_the_unchecked_commands_are_used() -> None:
+    """CONTRIBUTING.md lists no command that no page has."""
+    for command in unchecked_commands():
+        assert any(line.startswith(command) for line in COMMANDS), f"no page has {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_resolve(page: Path) -> None:
+    """Every relative link leads to a file of the project and, with an anchor, to a heading in it."""
+    for link in _LINK.finditer(page_text(page)):
+        if link["target"].startswith("http"):
+            continue
+        target = page.parent / link["target"] if link["target"] else page
+        assert target.exists(), f"{page_name(page)} links to {link['target']}"
+        if link["anchor"]:
+            assert link["anchor"] in anchors(target), f"{page_name(page)} links to {link['target']}#{link['anchor']}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_paths_exist(page: Path) -> None:
+    """Every file that a page names is in the project."""
+    for path in _PATH.findall(page_text(page)):
+        if path not in _NOT_IN_THE_PROJECT:
+            assert (PROJECT / path).exists(), f"{page_name(page)} names {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_no_page_names_a_registry_or_a_home_folder(page: Path) -> None:
+    """Registries may move, and nobody else has the author's folders."""
+    assert _HOSTS.findall(page_text(page)) == []
 
 
 @pytest.mark.parametrize("name", ADRS)
 def test_a_decision_says_what_was_rejected(name: str) -> None:
-    """Each page has the same four parts and a row in the index."""
-    text = (PROJECT / "docs" / "adr" / name).read_text(encoding="utf-8")
+    """Each decision has the same four parts and a row in the index."""
+    text = page_text(DOCS / "adr" / name)
     parts = ["Question", "Decision", "Rejected", "What follows"]
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == parts
     assert text.startswith(f"# {name[:4]}: ")
-    assert f"]({name})" in (PROJECT / "docs" / "adr" / "README.md").read_text(encoding="utf-8")
+    assert f"]({name})" in page_text(DOCS / "adr" / "README.md")
 
 
-def test_the_licence_is_the_whole_text() -> None:
-    """pyproject.toml names Apache-2.0, and LICENSE is it, from the title to the appendix."""
+def test_the_licence_is_complete() -> None:
+    """pyproject.toml names Apache-2.0, and LICENSE has its full text, from the title to the appendix."""
     text = (PROJECT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
