@@ -21,7 +21,8 @@ from demo.run import REPORT, Demo, Options
 from demo.screen import Screen
 from demo.shop import Shop
 from include.errors import ConfigurationError, MillraceError
-from stack.config import PROJECT, LocalConfig, display_path
+from stack.config import PROJECT, display_path
+from stack.installation import read_config
 from stack.stack import Stack
 
 #: scripts/install.py writes the duration of an installation to this file.
@@ -59,7 +60,7 @@ def parse_options(parsed: argparse.Namespace, environment: Mapping[str, str], st
             f"--users is {parsed.users} and --count is {parsed.count}: "
             "there must be at least one user and at least one event per user"
         )
-    config = LocalConfig.from_env(environment, Path(parsed.home) if parsed.home else None)
+    config = read_config(environment, Path(parsed.home) if parsed.home else None)
     return Options(
         config=config if parsed.home else config.demo,
         started_at=started_at,

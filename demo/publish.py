@@ -18,7 +18,7 @@ from demo.source import FileLines
 from include.domain.event import InvalidEventError, decode
 from include.errors import ConfigurationError, MillraceError, TransientError
 from include.settings import EnvironmentSettings, KafkaSettings
-from stack.config import LocalConfig
+from stack.installation import read_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         source = FileLines(Path(options.file).expanduser())
         line_count = count_lines(source)
-        config = LocalConfig.from_env(os.environ)
-        environment = {"MILLRACE_KAFKA_BOOTSTRAP": config.address("kafka"), **os.environ}
+        config = read_config(os.environ)
+        bootstrap = os.environ.get("MILLRACE_KAFKA_BOOTSTRAP") or config.address("kafka")
+        environment = {**os.environ, "MILLRACE_KAFKA_BOOTSTRAP": bootstrap}
         _publish(source, line_count, EnvironmentSettings(environment).kafka, config.shards, screen)
         return 0
     except MillraceError as error:

@@ -31,7 +31,7 @@ from include.ports import Source
 from include.settings import EnvironmentSettings, Settings
 from stack.checks import DISK_NEEDED, disk_problems
 from stack.config import PROJECT, LocalConfig
-from stack.jars import ROOTS, fetch, locked
+from stack.jars import fetch, read_lock
 from stack.stack import Stack
 
 REPORT = PROJECT / ".local" / "reports" / "demo.json"
@@ -132,7 +132,7 @@ class Demo:
     # --- the servers
 
     def _download_jars(self) -> None:
-        fetch([jar for server in ROOTS for jar in locked(server)], self._config.jar_cache, self._screen.progress)
+        fetch(read_lock(), self._config.jar_cache, self._screen.progress)
 
     def _start_servers(self, manifest: Manifest) -> Manifest:
         started_at = time.time()

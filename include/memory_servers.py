@@ -6,7 +6,9 @@ Data lives as long as the process, and only there.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from include.domain.generation import Generation
 from include.embedders.memory import MemoryEmbedder
@@ -39,6 +41,10 @@ class MemoryServers:
         if name == MemoryWarehouseSink.name:
             return MemoryWarehouseSink(self.warehouse.tables)
         return MemorySink(name, needs, needs_vectors=needs_vectors, rows=self._rows[name])
+
+    def rows(self, name: str) -> Mapping[Any, Mapping[str, Any]]:
+        """Every event that the sink of that name holds, as columns of EVENT_SCHEMA."""
+        return self.warehouse.tables.events if name == MemoryWarehouseSink.name else self._rows[name]
 
     def open_embedder(self, generation: Generation) -> MemoryEmbedder:
         """Vectors by hashing, stamped with ``generation``."""

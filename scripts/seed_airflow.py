@@ -1,8 +1,8 @@
 """Migrate Airflow's metadata database and write connections, pools and variables, all in one process.
 
-``python scripts/seed_airflow.py SEEDS`` where SEEDS is JSON made by ``stack.airflow_settings.seeds``. Each
-import of Airflow costs seconds, so what its command line would do in a dozen calls is done here in one.
-Doing it again changes nothing.
+``python scripts/seed_airflow.py SEEDS``, where SEEDS is a JSON file built by ``stack.airflow_settings.build_seeds``.
+Every import of Airflow costs seconds, so one process does what would take a dozen calls of its command line. Running it
+again changes nothing.
 """
 
 from __future__ import annotations

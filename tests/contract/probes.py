@@ -1,9 +1,9 @@
-"""Reading sinks back, for tests only: what is stored, in one form whatever the store."""
+"""Reading sinks back, for tests only: what is stored, in the same form for every store."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from include.settings import MilvusSettings, MongoSettings, Neo4jSettings
 
 @dataclass(frozen=True)
 class Stored:
-    """What every store of events knows of one; ``item`` only where the store keeps it."""
+    """What every store of events has of one event; ``item`` only if the probe returns items."""
 
     user: str
     at: int
@@ -24,31 +24,26 @@ class Stored:
     item: str | None = None
 
 
-type Found = dict[str, Stored]
+type StoredEvents = dict[str, Stored]
 
 
 class Probe(Protocol):
-    """Everything that one test has stored, by event id."""
+    """Reads everything that one test has stored, by event id."""
 
-    def found(self) -> Found: ...
+    def read(self) -> StoredEvents: ...
     def close(self) -> None: ...
 
 
 class MemoryProbe:
-    def __init__(self, rows: Mapping[str, Mapping[str, Any]], *, items: bool) -> None:
-        self._rows = rows
-        self._items = items
+    """``read_rows`` returns the rows of a sink in memory."""
 
-    def found(self) -> Found:
+    def __init__(self, read_rows: Callable[[], Mapping[Any, Mapping[str, Any]]]) -> None:
+        self._read_rows = read_rows
+
+    def read(self) -> StoredEvents:
         return {
-            event_id: Stored(
-                row["user_id"],
-                row["occurred_at"],
-                row["version"],
-                row["digest"],
-                row["item_id"] if self._items else None,
-            )
-            for event_id, row in self._rows.items()
+            row["event_id"]: Stored(row["user_id"], row["occurred_at"], row["version"], row["digest"], row["item_id"])
+            for row in self._read_rows().values()
         }
 
     def close(self) -> None:
@@ -66,7 +61,7 @@ class MongoProbe:
         """The documents as they are, by ``_id``."""
         return {document["_id"]: document for document in self._events.find()}
 
-    def found(self) -> Found:
+    def read(self) -> StoredEvents:
         return {
             event_id: Stored(
                 document["user_id"],
@@ -83,7 +78,7 @@ class MongoProbe:
 
 
 class MilvusProbe:
-    """What belongs to users whose name begins with ``prefix``."""
+    """Reads the rows of users whose name begins with ``prefix``."""
 
     def __init__(self, settings: MilvusSettings, generation: Generation, prefix: str) -> None:
         from pymilvus import MilvusClient
@@ -93,7 +88,7 @@ class MilvusProbe:
         self._filter = f'user_id like "{prefix}%"'
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every row with its vector; twice, if one key is there twice."""
+        """Every row with its vector; a key that is stored twice appears twice."""
         rows: list[dict[str, Any]] = self._client.query(
             self._collection, filter=self._filter, output_fields=["*"], consistency_level="Strong", timeout=30
         )
@@ -103,18 +98,18 @@ class MilvusProbe:
         """The vectors by event id."""
         return {row["id"]: np.asarray(row["vector"], dtype=np.float32) for row in self.rows()}
 
-    def found(self) -> Found:
+    def read(self) -> StoredEvents:
         rows = self.rows()
-        found = {row["id"]: Stored(row["user_id"], row["occurred_at"], row["version"], row["digest"]) for row in rows}
-        assert len(found) == len(rows), "one event has two rows"
-        return found
+        events = {row["id"]: Stored(row["user_id"], row["occurred_at"], row["version"], row["digest"]) for row in rows}
+        assert len(events) == len(rows), "one event has two rows"
+        return events
 
     def close(self) -> None:
         self._client.close()
 
 
 class Neo4jProbe:
-    """What belongs to users whose name begins with ``prefix``."""
+    """Reads the relationships of users whose name begins with ``prefix``."""
 
     def __init__(self, settings: Neo4jSettings, prefix: str) -> None:
         from neo4j import GraphDatabase
@@ -122,15 +117,15 @@ class Neo4jProbe:
         self._driver = GraphDatabase.driver(settings.uri, auth=(settings.user, settings.password))
         self._prefix = prefix
 
-    def found(self) -> Found:
+    def read(self) -> StoredEvents:
         records, _, _ = self._driver.execute_query(
             "MATCH (u:User)-[r:ENGAGED]->(i:Item) WHERE u.id STARTS WITH $prefix "
             "RETURN u.id AS user, r.event_id AS id, r.at AS at, r.version AS version, r.digest AS digest, i.id AS item",
             prefix=self._prefix,
         )
-        found = {r["id"]: Stored(r["user"], r["at"], r["version"], r["digest"], r["item"]) for r in records}
-        assert len(found) == len(records), "one event has two relationships"
-        return found
+        events = {r["id"]: Stored(r["user"], r["at"], r["version"], r["digest"], r["item"]) for r in records}
+        assert len(events) == len(records), "one event has two relationships"
+        return events
 
     def details(self) -> dict[str, tuple[str, float, str | None]]:
         """Kind, weight and the item's campaign, by event id."""
@@ -143,3 +138,27 @@ class Neo4jProbe:
 
     def close(self) -> None:
         self._driver.close()
+
+
+class WarehouseProbe:
+    """Reads every row of the table of events."""
+
+    def __init__(self, dsn: str) -> None:
+        import psycopg2
+
+        self._connection = psycopg2.connect(dsn)
+        self._connection.autocommit = True
+
+    def read(self) -> StoredEvents:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('events')")
+            if cursor.fetchone() == (None,):
+                return {}
+            cursor.execute(
+                "SELECT event_id, user_id, round(extract(epoch FROM occurred_at) * 1000)::bigint, version, digest, "
+                "item_id FROM events"
+            )
+            return {event_id: Stored(*columns) for event_id, *columns in cursor.fetchall()}
+
+    def close(self) -> None:
+        self._connection.close()

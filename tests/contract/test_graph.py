@@ -13,7 +13,7 @@ from include.domain.ranking import Engagements
 from include.ports import Graph, Sink
 from include.settings import Neo4jSettings
 from tests.contract.batches import batch_of
-from tests.contract.test_sinks import ODD_IDS
+from tests.contract.sink_suite import ODD_IDS
 
 
 @dataclass(frozen=True)

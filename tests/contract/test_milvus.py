@@ -1,4 +1,4 @@
-"""Behaviour specific to Milvus: the adapter waits for a collection that does not respond yet."""
+"""Milvus on the server: the common suite of sinks, and waiting for a collection that does not respond yet."""
 
 from __future__ import annotations
 
@@ -10,16 +10,35 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from include.bootstrap import SINKS
 from include.settings import MilvusSettings
+from include.sinks.milvus import MilvusSink
 from include.stores.milvus import MilvusProfiles
 from stack import records
-from tests.contract.batches import GENERATION, vector_of
+from tests.contract.batches import GENERATION, SHARDS, vector_of
 from tests.contract.conftest import Servers
+from tests.contract.probes import MilvusProbe
+from tests.contract.sink_suite import ServerSinkSuite, Subject
 
 pytestmark = pytest.mark.servers("milvus")
 
 #: Longer than the timeout of one readiness check.
 _PAUSE_S = 7.0
+
+
+class TestMilvusSink(ServerSinkSuite):
+    """The common suite on the server."""
+
+    @pytest.fixture
+    def subject(self, shared_milvus_settings: MilvusSettings, unique: str) -> Iterator[Subject]:
+        """A sink on the collections of this session; the prefix of users keeps tests apart."""
+        with closing(MilvusSink(shared_milvus_settings, GENERATION, SHARDS)) as sink:
+            sink.prepare()
+            with closing(MilvusProbe(shared_milvus_settings, GENERATION, unique)) as probe:
+                yield Subject(sink, probe, unique, SINKS["milvus"], has_items=False)
+
+    def open_unavailable(self) -> MilvusSink:
+        return MilvusSink(MilvusSettings("http://127.0.0.1:1"), GENERATION, SHARDS)
 
 
 @contextmanager

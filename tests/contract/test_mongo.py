@@ -13,6 +13,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from include.bootstrap import SINKS
 from include.domain.event import decode
 from include.domain.identity import digest
 from include.settings import MongoSettings
@@ -22,8 +23,22 @@ from stack import records
 from tests.contract.batches import batch_of
 from tests.contract.conftest import Servers
 from tests.contract.probes import MongoProbe
+from tests.contract.sink_suite import ServerSinkSuite, Subject
 
 pytestmark = pytest.mark.servers("mongo")
+
+
+class TestMongoSink(ServerSinkSuite):
+    """The common suite on the server."""
+
+    @pytest.fixture
+    def subject(self, mongo_settings: MongoSettings, unique: str) -> Iterator[Subject]:
+        """A sink on an empty database."""
+        with closing(MongoSink(mongo_settings)) as sink, closing(MongoProbe(mongo_settings)) as probe:
+            yield Subject(sink, probe, unique, SINKS["mongo"])
+
+    def open_unavailable(self) -> MongoSink:
+        return MongoSink(MongoSettings("mongodb://127.0.0.1:1/?timeoutMS=2000"))
 
 
 @pytest.fixture
@@ -106,7 +121,7 @@ def test_the_local_server_does_not_lose_acknowledged_writes(servers: Servers, mo
         record = records.read(servers.stack.config.run, "mongo")
         assert record is not None
         records.kill({record.pid})
-        assert records.wait_gone(record, 10)
+        assert records.wait_until_gone(record, 10)
         _wait_until_up(client)
         assert len(list(documents.find())) == documents.count_documents({}) == 10_000
 

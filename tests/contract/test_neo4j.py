@@ -1,4 +1,4 @@
-"""What the Neo4j sink writes in addition to the relationships that test_sinks.py checks."""
+"""The Neo4j sink on the server: the common suite, and what it writes besides the relationships."""
 
 from __future__ import annotations
 
@@ -8,13 +8,28 @@ from contextlib import closing
 
 import pytest
 
+from include.bootstrap import SINKS
 from include.domain.event import Event
 from include.settings import Neo4jSettings
 from include.sinks.neo4j import Neo4jSink
 from tests.contract.batches import batch_of
 from tests.contract.probes import Neo4jProbe
+from tests.contract.sink_suite import ServerSinkSuite, Subject
 
 pytestmark = pytest.mark.servers("neo4j")
+
+
+class TestNeo4jSink(ServerSinkSuite):
+    """The common suite on the server."""
+
+    @pytest.fixture
+    def subject(self, neo4j_settings: Neo4jSettings, unique: str) -> Iterator[Subject]:
+        """A sink on the one graph there is; the prefix of users and items keeps tests apart."""
+        with closing(Neo4jSink(neo4j_settings)) as sink, closing(Neo4jProbe(neo4j_settings, unique)) as probe:
+            yield Subject(sink, probe, unique, SINKS["neo4j"])
+
+    def open_unavailable(self) -> Neo4jSink:
+        return Neo4jSink(Neo4jSettings("neo4j://127.0.0.1:1"))
 
 
 @pytest.fixture
@@ -57,4 +72,4 @@ def test_shards_may_write_in_parallel(neo4j_settings: Neo4jSettings, probe: Neo4
         assert list(counts) == [1_000] * 6
     for sink in sinks:
         sink.close()
-    assert probe.found().keys() == {event.event_id for events in shards for event in events}
+    assert probe.read().keys() == {event.event_id for events in shards for event in events}

@@ -13,7 +13,7 @@ from include.errors import TransientError
 from include.ports import Profiles
 from include.settings import MilvusSettings
 from tests.contract.batches import GENERATION, vector_of
-from tests.contract.test_sinks import ODD_IDS
+from tests.contract.sink_suite import ODD_IDS
 
 
 @pytest.fixture(params=["memory", pytest.param("milvus", marks=pytest.mark.servers("milvus"))])

@@ -18,7 +18,7 @@ from tests.pages import CONTRIBUTING, DOCS, PAGES, PROJECT, anchors, fenced_bloc
 ADRS = sorted(path.name for path in (DOCS / "adr").glob("[0-9]*.md"))
 
 #: Created on the reader's machine, or written by the command that the guide to a new sink shows.
-_NOT_IN_THE_PROJECT = ("docker/.env", "include/sinks/search.py", "tests/contract/test_search_sink.py")
+_NOT_IN_THE_PROJECT = ("docker/.env", "include/sinks/search.py", "tests/contract/test_search.py")
 #: A path of the project in backticks: a known folder, then anything without a blank.
 _PATH = re.compile(r"`((?:dags|demo|docs|docker|include|plugins|scripts|stack|tests)/[\w./-]*)`")
 _HOSTS = re.compile(r"pypi\.org|pythonhosted|maven\.org|apache\.org/maven|docker\.io|/home/\w|/root/|/Users/")
