@@ -44,7 +44,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Each implementation of the port; it may already have lists of other tests."""
     if request.param == "memory":
         memory = MemoryLists()
-        yield Subject(memory, memory.get, lambda: memory.current, memory.asked.update)
+        yield Subject(memory, memory.get, lambda: memory.current, memory.requests.update)
         return
     settings: RedisSettings = request.getfixturevalue("redis_settings")
     lists = RedisLists(settings)
