@@ -1,5 +1,5 @@
-"""The reader: recommendations over HTTP, from Redis, or from memory while Redis is away.
+"""The reader: serves recommendations over HTTP from Redis, and from memory while Redis is unavailable.
 
-It has a composition root of its own (``composition``) and knows nothing of the pipeline that fills Redis but the
-form of a list. ``python -m include.serving`` starts it.
+It has its own composition root (``composition``). All it shares with the pipeline is the format of a recommendation
+list. ``python -m include.serving`` starts it.
 """

@@ -1,4 +1,4 @@
-"""``python -m include.serving``: start the reader. It needs no Redis to start; SIGTERM ends it cleanly."""
+"""``python -m include.serving`` starts the reader, whether or not Redis is up. SIGTERM shuts it down cleanly."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from granian.log import LogLevels
 from granian.server import Server
 
 from include.errors import ConfigurationError
-from include.serving.address import Address
+from include.serving.address import RedisAddress
 from include.serving.settings import ReaderSettings
 
 
 def main() -> int:
-    """Serve until a signal; 2 if a setting is missing or wrong."""
+    """Serve until a signal arrives. Returns the exit status: 2 if a setting is missing or invalid."""
     try:
         settings = ReaderSettings.from_environment(os.environ)
-        Address.from_url(settings.redis_url)
+        RedisAddress.from_url(settings.redis_url)
     except ConfigurationError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
     Server(
-        "include.serving.composition:application",
+        "include.serving.composition:create_app",
         factory=True,
         address=settings.host,
         port=settings.port,

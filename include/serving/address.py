@@ -1,4 +1,4 @@
-"""Where Redis is and how to log in there, from a URL."""
+"""The address of a Redis server and the credentials to log in, parsed from a URL."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from include.errors import ConfigurationError
 
-_FORMS = "redis://[user]:[password]@host:port/db, rediss:// for TLS, or unix://[user]:[password]@/path?db=0"
+_FORMATS = "redis://[user]:[password]@host:port/db, rediss:// for TLS, or unix://[user]:[password]@/path?db=0"
+
+
+class _InvalidUrlError(ValueError):
+    """The message is safe to show: it contains no part of the URL."""
 
 
 @dataclass(frozen=True)
-class Address:
-    """A Redis: ``path`` is that of a Unix socket, else it is reached at ``host`` and ``port``."""
+class RedisAddress:
+    """A Redis server: the Unix socket at ``path`` if that is set, otherwise ``host`` and ``port``."""
 
     host: str = "127.0.0.1"
     port: int = 6379
@@ -24,42 +28,42 @@ class Address:
     tls: ssl.SSLContext | None = None
 
     @classmethod
-    def from_url(cls, url: str) -> Address:
-        """Raises ``ConfigurationError`` for what is no such URL; the message never repeats it, for its password."""
+    def from_url(cls, url: str) -> RedisAddress:
+        """Raises ``ConfigurationError`` if the URL is invalid. The message never quotes it: it may hold a password."""
         try:
-            return _parsed(url)
+            return _parse(url)
         except (ValueError, OSError) as exc:
-            raise ConfigurationError(f"MILLRACE_REDIS_URL must look like {_FORMS}; {_reason(exc)}") from None
+            raise ConfigurationError(f"MILLRACE_REDIS_URL must look like {_FORMATS}; {_explain(exc)}") from None
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
 
 
-def _parsed(url: str) -> Address:
+def _parse(url: str) -> RedisAddress:
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("its scheme is another")
+        raise _InvalidUrlError("it has an unknown scheme")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     is_socket = parts.scheme == "unix"
     if is_socket and not parts.path:
-        raise ValueError("it names no socket")
+        raise _InvalidUrlError("it names no socket")
     db = query.get("db", "" if is_socket else parts.path.strip("/")) or "0"
     if not (db.isascii() and db.isdigit()):
-        raise ValueError("its database is not a number")
-    return Address(
-        host=parts.hostname or Address.host,
-        port=parts.port or Address.port,
+        raise _InvalidUrlError("its database is not a number")
+    return RedisAddress(
+        host=parts.hostname or RedisAddress.host,
+        port=parts.port or RedisAddress.port,
         path=unquote(parts.path) if is_socket else "",
         username=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         db=int(db),
-        # Certificate and name are always verified; a private authority is named by ssl_ca_certs in the URL.
+        # The certificate and host name are always verified; ssl_ca_certs in the URL names a private authority.
         tls=ssl.create_default_context(cafile=query.get("ssl_ca_certs")) if parts.scheme == "rediss" else None,
     )
 
 
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, OSError):
-        return "its ssl_ca_certs cannot be read"
-    # urlsplit's own messages may repeat parts of the URL
-    return str(exc) if str(exc).startswith("its ") or str(exc).startswith("it ") else "its port is not a number"
+def _explain(exc: Exception) -> str:
+    if isinstance(exc, _InvalidUrlError):
+        return str(exc)
+    # Messages of urlsplit and of the operating system may quote parts of the URL.
+    return "its ssl_ca_certs cannot be read" if isinstance(exc, OSError) else "its port is not a number"

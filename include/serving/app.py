@@ -1,4 +1,4 @@
-"""The ASGI application: routes, answers, and what is answered when Redis does not."""
+"""The ASGI application: routing, responses, and the fallbacks for when Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from include.serving.answers import UNREADABLE, Answer, body
-from include.serving.asked import Asked
-from include.serving.memory import Memory
+from include.serving.cache import ListCache
 from include.serving.metrics import Metrics
-from include.serving.request import InvalidRequestError, limit_of, user_of
-from include.serving.resp import StoreAwayError
+from include.serving.recent_readers import RecentReaders
+from include.serving.rendering import DECODE_ERRORS, RenderedList, build_body
+from include.serving.request import InvalidRequestError, parse_limit, parse_user
+from include.serving.resp import StoreUnavailableError
 from include.serving.store import Store
 
 type Scope = MutableMapping[str, Any]
@@ -23,15 +23,15 @@ type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON = [(b"content-type", b"application/json")]
-_LATER = [*_JSON, (b"retry-after", b"1")]
-_GET_ONLY = [*_JSON, (b"allow", b"GET, HEAD")]
+_JSON_RETRY = [*_JSON, (b"retry-after", b"1")]
+_JSON_ALLOW = [*_JSON, (b"allow", b"GET, HEAD")]
 _TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 
 _LOG = logging.getLogger(__name__)
 
 
-class Reply(NamedTuple):
-    """What is sent."""
+class Response(NamedTuple):
+    """A complete HTTP response."""
 
     status: int
     body: bytes
@@ -39,125 +39,126 @@ class Reply(NamedTuple):
 
 
 class Reader:
-    """The application. ``store`` needs no server to be up; ``keep`` of it runs from start to shutdown."""
+    """The application. It starts whether or not Redis is up, and runs the store's refresh loop until shutdown."""
 
-    def __init__(self, store: Store, memory: Memory, asked: Asked, metrics: Metrics) -> None:
+    def __init__(self, store: Store, cache: ListCache, recent_readers: RecentReaders, metrics: Metrics) -> None:
         self._store = store
-        self._memory = memory
-        self._asked = asked
+        self._cache = cache
+        self._recent_readers = recent_readers
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or live from startup to shutdown."""
+        """Answer one request, or handle the ASGI lifespan."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._run_lifespan(receive, send)
             return
         began = time.perf_counter()
         try:
-            reply = await self._reply(scope)
-        except Exception:  # noqa: BLE001 - a mistake of ours: the caller gets JSON and no trace, the log gets all
-            _LOG.exception("a request failed unexpectedly")
-            reply = Reply(503, _error("no answer; try again"), _LATER)
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-        await send({"type": "http.response.body", "body": reply.body})
-        self._metrics.observe(reply.status, time.perf_counter() - began)
+            response = await self._respond(scope)
+        except Exception:  # noqa: BLE001 - a bug: the client gets JSON without details, the log gets the traceback
+            _LOG.exception("unexpected error while handling a request")
+            response = Response(503, _encode_error("internal error; try again"), _JSON_RETRY)
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        await send({"type": "http.response.body", "body": response.body})
+        self._metrics.observe(response.status, time.perf_counter() - began)
 
-    async def _reply(self, scope: Scope) -> Reply:
+    async def _respond(self, scope: Scope) -> Response:
         parts = scope["raw_path"].split(b"/")
         is_user = len(parts) == 5 and parts[1] == b"v1" and parts[2] == b"users" and parts[4] == b"recommendations"
-        page = None if is_user else _PAGES.get(scope["raw_path"])
-        if not is_user and page is None:
-            return Reply(404, _error("there is nothing here; see /v1/users/{user_id}/recommendations"))
+        endpoint = None if is_user else _ENDPOINTS.get(scope["raw_path"])
+        if not is_user and endpoint is None:
+            return Response(404, _encode_error("not found; try /v1/users/{user_id}/recommendations"))
         if scope["method"] not in ("GET", "HEAD"):
-            return Reply(405, _error("only GET and HEAD"), _GET_ONLY)
-        if page is not None:
-            return page(self)
+            return Response(405, _encode_error("only GET and HEAD are allowed"), _JSON_ALLOW)
+        if endpoint is not None:
+            return endpoint(self)
         try:
-            user, user_id = user_of(parts[3])
-            limit = limit_of(scope["query_string"])
+            user, user_id = parse_user(parts[3])
+            limit = parse_limit(scope["query_string"])
         except InvalidRequestError as exc:
-            return Reply(422, _error(str(exc)))
-        return await self._recommendations(user, user_id, limit)
+            return Response(422, _encode_error(str(exc)))
+        return await self._recommend(user, user_id, limit)
 
-    async def _recommendations(self, user: bytes, user_id: str, limit: int) -> Reply:
-        self._asked.note(user, int(time.time()))
-        memory = self._memory
+    async def _recommend(self, user: bytes, user_id: str, limit: int) -> Response:
+        self._recent_readers.record(user, int(time.time()))
+        cache = self._cache
         partial = False
         try:
-            found = await self._own_list(user, limit)
-        except StoreAwayError:
+            rendered = await self._read_list(user, limit)
+        except StoreUnavailableError:
             partial = True
-            found = memory.recent.last_good(user, limit)
-        found = found or memory.popular.answer(limit)
-        if found is None:
-            return Reply(503, _error(self._nothing_known(partial)), _LATER)
-        self._metrics.answers[found.source, partial] += 1
-        return Reply(200, body(user_id, found, partial))
+            rendered = cache.recent.render_last_valid(user, limit)
+        rendered = rendered or cache.popular.render(limit)
+        if rendered is None:
+            return Response(503, _encode_error(_explain_no_list(partial)), _JSON_RETRY)
+        self._metrics.answers[rendered.source, partial] += 1
+        return Response(200, build_body(user_id, rendered, partial))
 
-    async def _own_list(self, user: bytes, limit: int) -> Answer | None:
-        """The user's own list; None if there is none. Raises ``StoreAwayError``."""
-        memory = self._memory
-        if memory.generation is None:
+    async def _read_list(self, user: bytes, limit: int) -> RenderedList | None:
+        """Read the user's list from Redis; None if the user has none. Raises ``StoreUnavailableError``."""
+        cache = self._cache
+        if cache.generation is None:
             if self._store.breaker.is_open:
-                raise StoreAwayError(self._store.reason)
+                raise StoreUnavailableError(self._store.reason)
             return None
-        packed = await self._store.get(memory.key_prefix + user)
+        packed = await self._store.get(cache.key_prefix + user)
         if packed is None:
             return None
         if type(packed) is not bytes:
             self._metrics.redis_errors["reply"] += 1
-            raise StoreAwayError(str(packed))
+            raise StoreUnavailableError(str(packed))
         try:
-            return memory.recent.answer(user, packed, limit)
-        except UNREADABLE:
+            return cache.recent.render(user, packed, limit)
+        except DECODE_ERRORS:
             self._metrics.redis_errors["unreadable"] += 1
             return None
 
-    def _nothing_known(self, partial: bool) -> str:
-        if partial:
-            return "Redis is away and no list was read since this reader started"
-        return "no recommendations were published yet: the precompute has not run"
+    def _get_health(self) -> Response:
+        return Response(200, b'{"status":"ok"}')
 
-    def _health(self) -> Reply:
-        return Reply(200, b'{"status":"ok"}')
-
-    def _readiness(self) -> Reply:
+    def _get_readiness(self) -> Response:
         store = self._store
         checks = {
             "redis": store.reason if store.breaker.is_open else "ok",
-            "generation": "ok" if store.has_current else "none is current: the precompute has not run",
+            "generation": "ok" if store.has_current else "nothing has been published: the precompute has not run",
         }
         ready = not store.breaker.is_open and store.has_current
-        text = msgspec.json.encode({"status": "ok" if ready else "failing", "checks": checks})
-        return Reply(200 if ready else 503, text, _JSON if ready else _LATER)
+        body = msgspec.json.encode({"status": "ok" if ready else "failing", "checks": checks})
+        return Response(200 if ready else 503, body, _JSON if ready else _JSON_RETRY)
 
-    def _counted(self) -> Reply:
-        text = self._metrics.text(self._store.breaker.is_open, self._memory.generation is not None)
-        return Reply(200, text.encode(), _TEXT)
+    def _get_metrics(self) -> Response:
+        text = self._metrics.text(self._store.breaker.is_open, self._cache.generation is not None)
+        return Response(200, text.encode(), _TEXT)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        keeper: asyncio.Task[None] | None = None
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        refresh_loop: asyncio.Task[None] | None = None
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                # once before the first request, within a second: without Redis the reader starts all the same
+                # Refresh once before the first request. It takes at most a second, and may fail if Redis is down.
                 await self._store.refresh()
-                keeper = asyncio.create_task(self._store.keep())
+                refresh_loop = asyncio.create_task(self._store.run_refresh_loop())
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                if keeper is not None:
-                    keeper.cancel()
+                if refresh_loop is not None:
+                    refresh_loop.cancel()
                 await self._store.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
 
-_PAGES: dict[bytes, Callable[[Reader], Reply]] = {
-    b"/healthz": Reader._health,
-    b"/readyz": Reader._readiness,
-    b"/metrics": Reader._counted,
+_ENDPOINTS: dict[bytes, Callable[[Reader], Response]] = {
+    b"/healthz": Reader._get_health,
+    b"/readyz": Reader._get_readiness,
+    b"/metrics": Reader._get_metrics,
 }
 
 
-def _error(message: str) -> bytes:
+def _explain_no_list(partial: bool) -> str:
+    if partial:
+        return "Redis is unavailable and this reader has not read any list yet"
+    return "no recommendations have been published yet: the precompute has not run"
+
+
+def _encode_error(message: str) -> bytes:
     return msgspec.json.encode({"error": message})

@@ -1,4 +1,4 @@
-"""The composition root of the reader: settings into one application a worker."""
+"""The reader's composition root: builds one application per worker from the settings."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import gc
 import logging
 import os
 
-from include.serving.address import Address
+from include.serving.address import RedisAddress
 from include.serving.app import Reader
-from include.serving.asked import Asked
-from include.serving.memory import Memory
+from include.serving.cache import ListCache
 from include.serving.metrics import Metrics
+from include.serving.recent_readers import RecentReaders
 from include.serving.settings import ReaderSettings
 from include.serving.store import Store
 
 
-def application() -> Reader:
-    """The application of one worker, by the environment; granian calls this in the worker."""
+def create_app() -> Reader:
+    """Create a worker's application from the environment. Granian calls this in each worker."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    reader = assembled(ReaderSettings.from_environment(os.environ))
-    # What is loaded by now stays: no collection needs to look at it again.
+    reader = build_reader(ReaderSettings.from_environment(os.environ))
+    # Everything loaded so far lives as long as the worker: exclude it from garbage collection.
     gc.collect()
     gc.freeze()
     return reader
 
 
-def assembled(settings: ReaderSettings) -> Reader:
-    """The application on its parts. Raises ``ConfigurationError``."""
-    metrics, memory = Metrics(), Memory()
-    asked = Asked(metrics)
-    store = Store(Address.from_url(settings.redis_url), memory, asked, metrics)
-    return Reader(store, memory, asked, metrics)
+def build_reader(settings: ReaderSettings) -> Reader:
+    """Build the application. Raises ``ConfigurationError``."""
+    metrics, cache = Metrics(), ListCache()
+    recent_readers = RecentReaders(metrics)
+    store = Store(RedisAddress.from_url(settings.redis_url), cache, recent_readers, metrics)
+    return Reader(store, cache, recent_readers, metrics)

@@ -20,7 +20,7 @@ class Metrics:
         self.answers: Counter[tuple[str, bool]] = Counter()
         #: Failures of Redis: connections lost or refused (``away``), error replies and unreadable lists.
         self.redis_errors: Counter[str] = Counter({"away": 0, "reply": 0, "unreadable": 0})
-        #: Users that were not noted as asking because the notes were full.
+        #: Recent readers that were not recorded because the buffer was full.
         self.notes_dropped = 0
         self._latency = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0

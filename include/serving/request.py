@@ -1,4 +1,4 @@
-"""What a request asks for: the user and the number of items, or what is wrong with them."""
+"""Request parsing: the user and the limit, or what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ DEFAULT_LIMIT = 10
 
 
 class InvalidRequestError(Exception):
-    """The message is for the caller."""
+    """The message is shown to the client."""
 
 
-def user_of(segment: bytes) -> tuple[bytes, str]:
-    """The user in a path's segment, as UTF-8 and as text. Raises ``InvalidRequestError``."""
+def parse_user(segment: bytes) -> tuple[bytes, str]:
+    """Parse the user id in a path segment, as UTF-8 bytes and as text. Raises ``InvalidRequestError``."""
     raw = unquote_to_bytes(segment) if b"%" in segment else segment
     try:
         user_id = raw.decode()
     except UnicodeDecodeError:
-        raise InvalidRequestError("the user id must be UTF-8, percent-encoded") from None
+        raise InvalidRequestError("the user id must be percent-encoded UTF-8") from None
     if not 0 < len(user_id) <= USER_ID_MAX:
         raise InvalidRequestError(f"the user id must have 1 to {USER_ID_MAX} characters, not {len(user_id)}")
     if "\0" in user_id:
-        # No event may have such a user, and who asks is told to stores that could not keep it.
+        # No event can have such a user id, and the recent readers end up in stores that cannot hold it.
         raise InvalidRequestError("the user id must not contain NUL")
     return raw, user_id
 
 
 @lru_cache(maxsize=128)
-def limit_of(query: bytes) -> int:
-    """``limit`` in a query string. Raises ``InvalidRequestError``. Other parameters are passed over."""
+def parse_limit(query: bytes) -> int:
+    """Parse ``limit`` from a query string, ignoring other parameters. Raises ``InvalidRequestError``."""
     if not query:
         return DEFAULT_LIMIT
-    # as text: of bytes, parse_qsl takes ASCII only, and another parameter may have anything
+    # Decoded first: given bytes, parse_qsl accepts only ASCII, but other parameters may contain anything.
     values = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "limit"]
     if not values:
         return DEFAULT_LIMIT
     if len(values) > 1 or not _is_number(values[0]) or not 1 <= int(values[0]) <= MAX_ITEMS:
-        raise InvalidRequestError(f"limit must be one whole number from 1 to {MAX_ITEMS}")
+        raise InvalidRequestError(f"limit must be a single whole number from 1 to {MAX_ITEMS}")
     return int(values[0])
 
 

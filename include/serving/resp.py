@@ -1,8 +1,10 @@
-"""A connection to Redis that joins reads: what is asked in one turn of the event loop is sent in one write.
+"""A Redis connection that batches commands: those issued in one iteration of the event loop share one write.
 
-Replies come in the order of the commands, so a reply can only be lost together with the connection: one that is
-late, that nobody asked for or that makes no sense ends it, and everything still waiting fails. A caller that is
-cancelled leaves its place in the order behind, and its reply is thrown away there.
+Replies arrive in the order of the commands, so a single reply can never go missing: if one is late, unexpected or
+malformed, the connection is closed and every pending call fails. A cancelled call keeps its place in the queue, and
+its reply is discarded.
+
+docs/adr/0012-resp-client.md explains why the reader does not use redis-py here.
 """
 
 from __future__ import annotations
@@ -15,44 +17,51 @@ from typing import Any, cast
 import hiredis
 
 from include.errors import TransientError
-from include.serving.address import Address
+from include.serving.address import RedisAddress
 
-#: The longest wait for the TCP connection, TLS included.
+#: The longest to wait for the connection, including the TLS handshake.
 CONNECT_TIMEOUT_S = 0.5
-#: When our own loop was late, the reply may lie unread in the socket: one more turn before it counts as missing.
+#: If our own event loop was late, a reply may be waiting unread in the socket: read once more before giving up on it.
 _GRACE_S = 0.005
-_NOTHING = object()
+_INCOMPLETE = object()
 
 
-class StoreAwayError(TransientError):
-    """Redis does not answer, or not in time, or not with an answer."""
+class StoreUnavailableError(TransientError):
+    """Redis is unreachable, did not answer in time, or returned an error."""
 
 
 class Connection(asyncio.Protocol):
-    """One socket. Every call is answered within ``deadline_s``, or the connection is lost and ``on_lost`` hears why."""
+    """One socket. Every call is answered within ``deadline_s``, or the connection is closed.
+
+    ``on_lost`` is then called with the reason.
+    """
 
     def __init__(self, deadline_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadline_s = deadline_s
         self.on_lost: Callable[[str], None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._parser = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._unsent: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._grace_began = 0.0
         self.lost = False
 
     def get(self, key: bytes) -> asyncio.Future[Any]:
-        """``GET key``: bytes, None, or a ``hiredis.ReplyError`` as a value. Raises ``StoreAwayError`` if lost."""
+        """``GET key``; the result is bytes, None or a ``hiredis.ReplyError``, which is returned, not raised.
+
+        Raises ``StoreUnavailableError`` if the connection is closed.
+        """
         return self._send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key))
 
-    def call(self, *words: bytes) -> asyncio.Future[Any]:
-        """Any command with exactly one reply; as ``get``."""
-        return self._send(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
+    def execute(self, *arguments: bytes) -> asyncio.Future[Any]:
+        """Send any command that has exactly one reply; otherwise like ``get``."""
+        encoded = b"".join(b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments)
+        return self._send(b"*%d\r\n" % len(arguments) + encoded)
 
     def drop(self, reason: str) -> None:
-        """End the connection at once; everything that waits fails with ``reason``."""
+        """Close the connection immediately; every pending call fails with ``reason``."""
         if self.lost:
             return
         self.lost = True
@@ -61,10 +70,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._unsent.clear()
-        for future, _ in self._waiting:
+        for future, _ in self._pending:
             if not future.done():
-                future.set_exception(StoreAwayError(reason))
-        self._waiting.clear()
+                future.set_exception(StoreUnavailableError(reason))
+        self._pending.clear()
         if self.on_lost is not None:
             self.on_lost(reason)
 
@@ -72,25 +81,25 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.drop(f"the connection ended: {exc}" if exc else "the connection ended")
+        self.drop(f"the connection was closed: {exc}" if exc else "the connection was closed")
 
     def data_received(self, data: bytes) -> None:
         if self.lost:
             return
         try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _NOTHING:
-                future, _ = self._waiting.popleft()
+            self._parser.feed(data)
+            while (reply := self._parser.gets()) is not _INCOMPLETE:
+                future, _ = self._pending.popleft()
                 if not future.done():
                     future.set_result(reply)
         except (hiredis.ProtocolError, IndexError) as exc:
-            self.drop(f"a reply out of order: {type(exc).__name__}")
+            self.drop(f"unexpected reply: {type(exc).__name__}")
 
     def _send(self, command: bytes) -> asyncio.Future[Any]:
         if self.lost:
-            raise StoreAwayError("the connection is lost")
+            raise StoreUnavailableError("the connection is closed")
         future = self._loop.create_future()
-        self._waiting.append((future, self._loop.time()))
+        self._pending.append((future, self._loop.time()))
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(command)
@@ -104,14 +113,14 @@ class Connection(asyncio.Protocol):
             self._unsent.clear()
 
     def _check_deadline(self) -> None:
-        """One timer for all that wait: the first in the order is the oldest."""
+        """Check the oldest pending call, which is the first in the queue: one timer covers all of them."""
         self._timer = None
-        if not self._waiting:
+        if not self._pending:
             return
         now = self._loop.time()
-        due = self._waiting[0][1] + self._deadline_s
+        due = self._pending[0][1] + self._deadline_s
         if due <= self._grace_began:
-            # whatever else was read meanwhile: a server that is late with every reply is never silent
+            # Even if other replies arrived meanwhile: a server that delays every reply is never silent.
             self.drop(f"no reply within {self._deadline_s * 1000:.0f} ms")
             return
         if due <= now:
@@ -120,9 +129,22 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(due - now, self._check_deadline)
 
 
-async def connect(address: Address, deadline_s: float) -> Connection:
-    """A connection that is logged in. Raises ``StoreAwayError`` when there is none to be had."""
+async def connect(address: RedisAddress, deadline_s: float) -> Connection:
+    """Open a connection and log in. Raises ``StoreUnavailableError`` if either fails."""
+    connection = await _open_socket(address, deadline_s)
+    try:
+        if address.password:
+            username = (address.username.encode(),) if address.username else ()
+            await await_reply(connection.execute(b"AUTH", *username, address.password.encode()))
+        if address.db:
+            await await_reply(connection.execute(b"SELECT", b"%d" % address.db))
+    except BaseException:
+        connection.drop("the login failed")
+        raise
+    return connection
 
+
+async def _open_socket(address: RedisAddress, deadline_s: float) -> Connection:
     def protocol() -> Connection:
         return Connection(deadline_s)
 
@@ -133,23 +155,14 @@ async def connect(address: Address, deadline_s: float) -> Connection:
                 _, connection = await loop.create_unix_connection(protocol, address.path)
             else:
                 _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=address.tls)
-    except (OSError, UnicodeError) as exc:  # a timeout, every error of TLS; a name that no host can have
-        raise StoreAwayError(f"no connection to {address}: {exc or 'no answer in time'}") from exc
-    try:
-        if address.password:
-            user = (address.username.encode(),) if address.username else ()
-            await answer(connection.call(b"AUTH", *user, address.password.encode()))
-        if address.db:
-            await answer(connection.call(b"SELECT", b"%d" % address.db))
-    except BaseException:
-        connection.drop("the login failed")
-        raise
+    except (OSError, UnicodeError) as exc:  # includes timeouts, TLS errors and impossible host names
+        raise StoreUnavailableError(f"cannot connect to {address}: {exc or 'no answer in time'}") from exc
     return connection
 
 
-async def answer(reply: asyncio.Future[Any]) -> Any:
-    """The reply; an error reply is raised as ``StoreAwayError``."""
+async def await_reply(reply: asyncio.Future[Any]) -> Any:
+    """Await the reply and raise an error reply as ``StoreUnavailableError``."""
     value = await reply
     if isinstance(value, hiredis.ReplyError):
-        raise StoreAwayError(f"Redis refuses: {value}")
+        raise StoreUnavailableError(f"Redis returned an error: {value}")
     return value

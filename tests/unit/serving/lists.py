@@ -1,4 +1,4 @@
-"""Recommendation lists for tests: any, and some that are easily told apart."""
+"""Recommendation lists for tests: arbitrary ones, and some that are easy to tell apart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from include.domain.recommendation_list import (
 
 #: 2026-03-01T09:31:12.345Z
 NOW = 1_772_357_472_345
-#: The year 2200: far enough.
+#: Just before the year 2200, to stay within the range of timestamps that can be formatted.
 _LAST_MS = 7_258_118_400_000
 _SOURCES = st.sampled_from(["similar_users", "popular"])
 
@@ -41,38 +41,38 @@ any_list = st.builds(
 any_limit = st.integers(1, MAX_ITEMS)
 
 
-def packed(*names: str, source: ListSource = "similar_users") -> bytes:
-    """A packed list of these items."""
-    items = [RecommendedItem(name, 1.0, None, source, "because") for name in names]
+def pack_items(*item_ids: str, source: ListSource = "similar_users") -> bytes:
+    """Pack a list of these items."""
+    items = [RecommendedItem(item_id, 1.0, None, source, "because") for item_id in item_ids]
     return pack(RecommendationList(1_764_000_000_000, source, items))
 
 
-def foreign(items: Sequence[Any]) -> bytes:
-    """What is packed like a list, whatever its items are."""
+def pack_raw(items: Sequence[Any]) -> bytes:
+    """Pack arbitrary values in place of items."""
     return bytes(VERSION_BYTES) + msgspec.msgpack.encode([1_764_000_000_000, "popular", items])
 
 
-def names(items: bytes) -> list[str]:
-    """The items of an answer."""
-    return [item["item_id"] for item in msgspec.json.decode(items)]
+def get_item_ids(items_json: bytes) -> list[str]:
+    """Extract the item ids from rendered items."""
+    return [item["item_id"] for item in msgspec.json.decode(items_json)]
 
 
-def a_list(
+def make_list(
     name: str, count: int = MAX_ITEMS, source: ListSource = "similar_users", at: int = NOW
 ) -> RecommendationList:
-    """A list whose items are called so; every second text is absent, and the last item is a popular one."""
+    """Make a list whose item ids begin with ``name``; every other text is missing, and the last item is popular."""
 
-    def item(index: int) -> RecommendedItem:
-        kind: ItemSource = "popular" if index == count - 1 else "similar_users"
+    def make_item(index: int) -> RecommendedItem:
+        item_source: ItemSource = "popular" if index == count - 1 else "similar_users"
         text = None if index % 2 else f"“{name}” é {index}"
-        return RecommendedItem(f"{name}-{index}", count - index + 0.125, text, kind, "why")
+        return RecommendedItem(f"{name}-{index}", count - index + 0.125, text, item_source, "why")
 
-    return RecommendationList(at, source, [item(index) for index in range(count)])
+    return RecommendationList(at, source, [make_item(index) for index in range(count)])
 
 
-def shown(made: RecommendationList, limit: int = 10) -> list[dict[str, Any]]:
-    """The items as an answer should have them."""
+def to_json_items(recommendations: RecommendationList, limit: int = 10) -> list[dict[str, Any]]:
+    """Build the items that the response should contain."""
     return [
         {"item_id": item.item_id, "score": item.score, "text": item.text, "source": item.source, "reason": item.reason}
-        for item in made.items[:limit]
+        for item in recommendations.items[:limit]
     ]

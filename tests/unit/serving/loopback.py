@@ -1,4 +1,4 @@
-"""A server on loopback that talks as a test tells it to, where a real Redis would never do so."""
+"""A scripted server on loopback, for behaviour that a real Redis would never show."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from contextlib import asynccontextmanager, suppress
 
 import hiredis
 
-from include.serving.address import Address
+from include.serving.address import RedisAddress
 from include.serving.resp import Connection, connect
 
 type Command = list[bytes]
-type Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+type Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-#: For what is not about deadlines: no test waits that long.
-PATIENT_S = 20.0
+#: The deadline where a test is not about deadlines: long enough never to expire.
+GENEROUS_S = 20.0
 
 
 @asynccontextmanager
-async def listening(talk: Talk, path: str = "") -> AsyncIterator[Address]:
-    """A server that talks so to everybody, at a port or at this socket; at the end its connections are ended."""
-    talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+async def serve(handler: Handler, socket_path: str = "") -> AsyncIterator[RedisAddress]:
+    """Run a server on a free port or on a Unix socket; its connections are aborted on exit."""
+    writers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        talks[task] = writer
+        writers[task] = writer
         with suppress(ConnectionError):
-            await talk(reader, writer)
+            await handler(reader, writer)
         writer.close()
 
-    if path:
-        server = await asyncio.start_unix_server(served, path)
-        address = Address(path=path)
+    if socket_path:
+        server = await asyncio.start_unix_server(handle, socket_path)
+        address = RedisAddress(path=socket_path)
     else:
-        server = await asyncio.start_server(served, "127.0.0.1", 0)
-        address = Address(port=server.sockets[0].getsockname()[1])
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        address = RedisAddress(port=server.sockets[0].getsockname()[1])
     try:
         yield address
     finally:
         server.close()
-        for writer in talks.values():
+        for writer in writers.values():
             writer.transport.abort()
-        await asyncio.gather(*talks)
+        await asyncio.gather(*writers)
 
 
 @asynccontextmanager
-async def connected(talk: Talk, deadline_s: float = PATIENT_S) -> AsyncIterator[Connection]:
-    """A connection to such a server."""
-    async with listening(talk) as address:
+async def connect_to(handler: Handler, deadline_s: float = GENEROUS_S) -> AsyncIterator[Connection]:
+    """Open a connection to such a server."""
+    async with serve(handler) as address:
         connection = await connect(address, deadline_s)
         try:
             yield connection
         finally:
-            connection.drop("the test ends")
+            connection.drop("the test is over")
 
 
-async def commands(reader: asyncio.StreamReader) -> AsyncIterator[Command]:
-    """What the client asks, until it goes."""
+async def read_commands(reader: asyncio.StreamReader) -> AsyncIterator[Command]:
+    """Yield the client's commands until it disconnects."""
     parser = hiredis.Reader()
     while data := await reader.read(65_536):
         parser.feed(data)
@@ -66,45 +66,45 @@ async def commands(reader: asyncio.StreamReader) -> AsyncIterator[Command]:
             yield command
 
 
-def say(writer: asyncio.StreamWriter, reply: bytes) -> None:
-    """Send it, if the client is still there to hear it."""
+def send(writer: asyncio.StreamWriter, reply: bytes) -> None:
+    """Send a reply, unless the client has disconnected."""
     if not writer.is_closing():
         writer.write(reply)
 
 
-def silent() -> Talk:
-    """Listens, and never says a word."""
+def stay_silent() -> Handler:
+    """Make a handler that accepts connections and never replies."""
 
-    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    return talk
+    return handle
 
 
-def replying(reply: Callable[[Command], bytes], heard: list[Command] | None = None) -> Talk:
-    """Answers each command at once; what it was asked stands in ``heard``."""
+def reply_with(get_reply: Callable[[Command], bytes], received: list[Command] | None = None) -> Handler:
+    """Make a handler that answers each command immediately and appends it to ``received``."""
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async for command in commands(reader):
-            if heard is not None:
-                heard.append(command)
-            say(writer, reply(command))
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for command in read_commands(reader):
+            if received is not None:
+                received.append(command)
+            send(writer, get_reply(command))
 
-    return talk
-
-
-def keeping(values: Mapping[bytes, bytes]) -> Callable[[Command], bytes]:
-    """Replies of a Redis with these values, which takes any other command for done."""
-    return lambda command: bulk(values.get(command[1])) if command[0] == b"GET" else b":1\r\n"
+    return handle
 
 
-def bulk(value: bytes | None) -> bytes:
-    """A reply that is this value."""
+def look_up(values: Mapping[bytes, bytes]) -> Callable[[Command], bytes]:
+    """Answer like a Redis that stores these values; any command other than GET succeeds."""
+    return lambda command: encode_bulk(values.get(command[1])) if command[0] == b"GET" else b":1\r\n"
+
+
+def encode_bulk(value: bytes | None) -> bytes:
+    """Encode a value as a RESP bulk string."""
     return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
 
 
-async def holds(condition: Callable[[], object]) -> None:
-    """Wait until it does."""
-    async with asyncio.timeout(PATIENT_S):
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until the condition is true."""
+    async with asyncio.timeout(GENEROUS_S):
         while not condition():
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Redis as the reader sees it: what is read at a refresh, and what becomes of one that fails."""
+"""The reader's access to Redis: what a refresh reads, and how failures are handled."""
 
 from __future__ import annotations
 
@@ -10,217 +10,219 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
-from include.serving.address import Address
-from include.serving.asked import Asked
-from include.serving.memory import Memory
+from include.serving.address import RedisAddress
+from include.serving.cache import ListCache
 from include.serving.metrics import Metrics
-from include.serving.resp import StoreAwayError
+from include.serving.recent_readers import RecentReaders
+from include.serving.resp import StoreUnavailableError
 from include.serving.store import Store
-from tests.unit.serving.lists import names, packed
-from tests.unit.serving.loopback import Command, Talk, holds, keeping, listening, replying
+from tests.unit.serving.lists import get_item_ids, pack_items
+from tests.unit.serving.loopback import Command, Handler, look_up, reply_with, serve, wait_until
 
 
 @dataclass
 class Parts:
-    """A store with what it fills."""
+    """A store and the parts it works with."""
 
-    address: Address
-    memory: Memory = field(default_factory=Memory)
+    address: RedisAddress
+    cache: ListCache = field(default_factory=ListCache)
     metrics: Metrics = field(default_factory=Metrics)
     store: Store = field(init=False)
-    asked: Asked = field(init=False)
+    recent_readers: RecentReaders = field(init=False)
 
     def __post_init__(self) -> None:
-        self.asked = Asked(self.metrics)
-        self.store = Store(self.address, self.memory, self.asked, self.metrics)
+        self.recent_readers = RecentReaders(self.metrics)
+        self.store = Store(self.address, self.cache, self.recent_readers, self.metrics)
 
-    def popular(self) -> list[str]:
-        """The items of the popular list."""
-        answer = self.memory.popular.answer(60)
-        return names(answer.items) if answer else []
+    def popular_items(self) -> list[str]:
+        """The item ids of the popular list."""
+        rendered = self.cache.popular.render(60)
+        return get_item_ids(rendered.items) if rendered else []
 
 
 @asynccontextmanager
-async def parts(talk: Talk) -> AsyncIterator[Parts]:
-    """A store whose Redis talks so; not refreshed yet."""
-    async with listening(talk) as address:
-        made = Parts(address)
+async def build_parts(handler: Handler) -> AsyncIterator[Parts]:
+    """Build a store connected to a server with this handler; nothing has been refreshed yet."""
+    async with serve(handler) as address:
+        parts = Parts(address)
         try:
-            yield made
+            yield parts
         finally:
-            await made.store.close()
+            await parts.store.close()
 
 
-def test_a_refresh_reads_generation_and_popular_list() -> None:
-    """Both are there after one refresh, and taken anew at the next."""
-    values = {b"recs:current": b"g", b"popular:g": packed("a")}
+def test_a_refresh_reads_the_generation_and_the_popular_list() -> None:
+    """Both are available after one refresh, and each later refresh reads them again."""
+    values = {b"recs:current": b"g", b"popular:g": pack_items("a")}
 
     async def scenario() -> None:
-        async with parts(replying(keeping(values))) as made:
-            await made.store.refresh()
-            assert (made.memory.generation, made.popular()) == ("g", ["a"])
-            values.update({b"recs:current": b"h", b"popular:h": packed("b")})
-            await made.store.refresh()
-            assert (made.memory.generation, made.popular()) == ("h", ["b"])
+        async with build_parts(reply_with(look_up(values))) as parts:
+            await parts.store.refresh()
+            assert (parts.cache.generation, parts.popular_items()) == ("g", ["a"])
+            values.update({b"recs:current": b"h", b"popular:h": pack_items("b")})
+            await parts.store.refresh()
+            assert (parts.cache.generation, parts.popular_items()) == ("h", ["b"])
 
     uvloop.run(scenario())
 
 
-def test_what_is_gone_from_redis_stays_known() -> None:
-    """A Redis that came back empty takes neither the generation nor the popular list away, but is told as not ready."""
-    values = {b"recs:current": b"g", b"popular:g": packed("a")}
+def test_values_deleted_from_redis_stay_cached() -> None:
+    """If Redis returns without data, the generation and the popular list remain, but the reader is not ready."""
+    values = {b"recs:current": b"g", b"popular:g": pack_items("a")}
 
     async def scenario() -> None:
-        async with parts(replying(keeping(values))) as made:
-            await made.store.refresh()
-            assert made.store.has_current is True
+        async with build_parts(reply_with(look_up(values))) as parts:
+            await parts.store.refresh()
+            assert parts.store.has_current is True
             values.clear()
-            await made.store.refresh()
-            assert (made.store.has_current, made.memory.generation, made.popular()) == (False, "g", ["a"])
+            await parts.store.refresh()
+            assert (parts.store.has_current, parts.cache.generation, parts.popular_items()) == (False, "g", ["a"])
 
     uvloop.run(scenario())
 
 
 def test_an_unreadable_popular_list_is_counted() -> None:
-    """The former stays, and Prometheus hears of it; Redis is not away for that."""
-    values = {b"recs:current": b"g", b"popular:g": packed("a")}
+    """The current list remains and the error is counted, without treating Redis as unavailable."""
+    values = {b"recs:current": b"g", b"popular:g": pack_items("a")}
 
     async def scenario() -> None:
-        async with parts(replying(keeping(values))) as made:
-            await made.store.refresh()
-            values[b"popular:g"] = b"no list"
-            await made.store.refresh()
-            assert made.popular() == ["a"]
-            assert made.metrics.redis_errors["unreadable"] == 1
-            assert not made.store.breaker.is_open
+        async with build_parts(reply_with(look_up(values))) as parts:
+            await parts.store.refresh()
+            values[b"popular:g"] = b"not a list"
+            await parts.store.refresh()
+            assert parts.popular_items() == ["a"]
+            assert parts.metrics.redis_errors["unreadable"] == 1
+            assert not parts.store.breaker.is_open
 
     uvloop.run(scenario())
 
 
-def test_reads_fail_at_once_while_redis_is_away() -> None:
-    """Nothing waits for a Redis that was never reached: the reason is raised before anything is sent."""
+def test_reads_fail_immediately_while_redis_is_down() -> None:
+    """No request waits for an unreachable Redis: the reason is raised before anything is sent."""
 
     async def scenario() -> None:
-        made = Parts(Address(port=1))
-        with pytest.raises(StoreAwayError, match="not reached yet"):
-            made.store.get(b"key")
-        await made.store.refresh()
-        assert made.store.breaker.is_open
-        with pytest.raises(StoreAwayError, match="no connection to"):
-            made.store.get(b"key")
+        parts = Parts(RedisAddress(port=1))
+        with pytest.raises(StoreUnavailableError, match="not connected yet"):
+            parts.store.get(b"key")
+        await parts.store.refresh()
+        assert parts.store.breaker.is_open
+        with pytest.raises(StoreUnavailableError, match="cannot connect to"):
+            parts.store.get(b"key")
 
     uvloop.run(scenario())
 
 
-def test_a_redis_that_refuses_is_away_until_it_answers() -> None:
-    """A server that is loading is connected to anew, and reads go through once it answers."""
-    replies = [b"-LOADING Redis is loading the dataset in memory\r\n"]
-    keeps = keeping({b"recs:current": b"g", b"key": b"value"})
+def test_a_redis_that_returns_errors_is_unavailable_until_it_answers() -> None:
+    """While the server is loading, the store reconnects, and reads go through as soon as it answers."""
+    errors = [b"-LOADING Redis is loading the dataset in memory\r\n"]
+    look_up_value = look_up({b"recs:current": b"g", b"key": b"value"})
 
-    def reply(command: Command) -> bytes:
-        return replies[0] if replies else keeps(command)
+    def get_reply(command: Command) -> bytes:
+        return errors[0] if errors else look_up_value(command)
 
     async def scenario() -> None:
-        async with parts(replying(reply)) as made:
-            await made.store.refresh()
-            assert "LOADING" in made.store.reason
-            with pytest.raises(StoreAwayError, match="LOADING"):
-                made.store.get(b"key")
-            replies.clear()
-            await made.store.refresh()
-            assert await made.store.get(b"key") == b"value"
+        async with build_parts(reply_with(get_reply)) as parts:
+            await parts.store.refresh()
+            assert "LOADING" in parts.store.reason
+            with pytest.raises(StoreUnavailableError, match="LOADING"):
+                parts.store.get(b"key")
+            errors.clear()
+            await parts.store.refresh()
+            assert await parts.store.get(b"key") == b"value"
 
     uvloop.run(scenario())
 
 
-def test_a_connection_that_ends_with_its_first_replies_is_not_kept() -> None:
-    """One that is lost before the store listens for it counts as failed, and the next refresh connects anew."""
-    heard: list[Command] = []
-    keeps = keeping({b"key": b"value"})
+def test_a_connection_lost_during_its_first_reads_is_discarded() -> None:
+    """A connection lost before the store starts watching it counts as a failure, and the next refresh reconnects."""
+    received: list[Command] = []
+    look_up_value = look_up({b"key": b"value"})
 
-    def reply(command: Command) -> bytes:
-        # the first reply comes together with one that nobody asked for
-        return keeps(command) * (2 if len(heard) == 1 else 1)
+    def get_reply(command: Command) -> bytes:
+        # The first reply is followed by an unsolicited one, which closes the connection.
+        return look_up_value(command) * (2 if len(received) == 1 else 1)
 
     async def scenario() -> None:
-        async with parts(replying(reply, heard)) as made:
-            await made.store.refresh()
-            assert made.store.breaker.is_open
-            assert made.metrics.redis_errors["away"] == 1
-            await made.store.refresh()
-            assert await made.store.get(b"key") == b"value"
+        async with build_parts(reply_with(get_reply, received)) as parts:
+            await parts.store.refresh()
+            assert parts.store.breaker.is_open
+            assert parts.metrics.redis_errors["away"] == 1
+            await parts.store.refresh()
+            assert await parts.store.get(b"key") == b"value"
 
     uvloop.run(scenario())
 
 
-def test_the_keeper_brings_a_lost_connection_back() -> None:
-    """A connection that Redis ended is replaced by another without anybody asking for it."""
+def test_the_refresh_loop_restores_a_lost_connection() -> None:
+    """When Redis closes the connection, the loop opens another without waiting for a request."""
     connections: list[asyncio.StreamWriter] = []
-    answers = replying(keeping({b"recs:current": b"g", b"key": b"value"}))
+    answer = reply_with(look_up({b"recs:current": b"g", b"key": b"value"}))
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(writer)
-        await answers(reader, writer)
+        await answer(reader, writer)
 
     async def scenario() -> None:
-        async with parts(talk) as made:
-            keeper = asyncio.create_task(made.store.keep())
-            await holds(lambda: not made.store.breaker.is_open)
+        async with build_parts(handle) as parts:
+            refresh_loop = asyncio.create_task(parts.store.run_refresh_loop())
+            await wait_until(lambda: not parts.store.breaker.is_open)
             connections[0].transport.abort()
-            await holds(lambda: len(connections) == 2 and not made.store.breaker.is_open)
-            assert await made.store.get(b"key") == b"value"
-            keeper.cancel()
+            await wait_until(lambda: len(connections) == 2 and not parts.store.breaker.is_open)
+            assert await parts.store.get(b"key") == b"value"
+            refresh_loop.cancel()
 
     uvloop.run(scenario())
 
 
-def test_a_redis_that_only_reads_is_no_redis_that_is_away() -> None:
-    """Where who asked may not be told, lists are still read, and the refusal is counted."""
-    values = keeping({b"recs:current": b"g", b"key": b"value"})
+def test_a_read_only_redis_is_still_available() -> None:
+    """If recent readers cannot be written, lists are still served and the errors are counted."""
+    look_up_value = look_up({b"recs:current": b"g", b"key": b"value"})
 
-    def reply(command: Command) -> bytes:
-        return values(command) if command[0] == b"GET" else b"-READONLY You can't write against a read only replica\r\n"
+    def get_reply(command: Command) -> bytes:
+        if command[0] == b"GET":
+            return look_up_value(command)
+        return b"-READONLY You can't write against a read only replica\r\n"
 
     async def scenario() -> None:
-        async with parts(replying(reply)) as made:
-            made.asked.note(b"u", 1)
+        async with build_parts(reply_with(get_reply)) as parts:
+            parts.recent_readers.record(b"u", 1)
             for _ in range(2):
-                await made.store.refresh()
-            assert made.metrics.redis_errors["reply"] == 1
-            assert not made.store.breaker.is_open
-            assert await made.store.get(b"key") == b"value"
+                await parts.store.refresh()
+            assert parts.metrics.redis_errors["reply"] == 1
+            assert not parts.store.breaker.is_open
+            assert await parts.store.get(b"key") == b"value"
 
     uvloop.run(scenario())
 
 
-def test_who_asked_is_told_at_the_end() -> None:
-    """A shutdown does not wait for the next time to tell."""
-    heard: list[Command] = []
+def test_recent_readers_are_flushed_on_shutdown() -> None:
+    """Closing the store does not wait for the next regular flush."""
+    received: list[Command] = []
 
     async def scenario() -> None:
-        async with parts(replying(keeping({}), heard)) as made:
+        async with build_parts(reply_with(look_up({}), received)) as parts:
             for _ in range(2):
-                await made.store.refresh()
-            made.asked.note(b"u", 1_764_000_000)
+                await parts.store.refresh()
+            parts.recent_readers.record(b"u", 1_764_000_000)
 
     uvloop.run(scenario())
-    assert [b"ZADD", b"recs:asked", b"GT", b"1764000000", b"u"] in heard
+    assert [b"ZADD", b"recs:recent-readers", b"GT", b"1764000000", b"u"] in received
 
 
 def test_it_is_not_ready_before_the_popular_list_was_read() -> None:
-    """Who is told that lists are there finds one, whoever asks."""
+    """Once the reader reports ready, every user gets at least the popular list."""
     ready: list[bool] = []
-    keeps = keeping({b"recs:current": b"g", b"popular:g": packed("a")})
+    look_up_value = look_up({b"recs:current": b"g", b"popular:g": pack_items("a")})
 
     async def scenario() -> None:
-        def reply(command: Command) -> bytes:
+        def get_reply(command: Command) -> bytes:
             if command[1] == b"popular:g":
-                ready.append(made.store.has_current)
-            return keeps(command)
+                ready.append(parts.store.has_current)
+            return look_up_value(command)
 
-        async with parts(replying(reply)) as made:
-            await made.store.refresh()
-            assert made.store.has_current
+        async with build_parts(reply_with(get_reply)) as parts:
+            await parts.store.refresh()
+            assert parts.store.has_current
 
     uvloop.run(scenario())
     assert ready == [False]
