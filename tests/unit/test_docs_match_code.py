@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from include.domain.recommendation_list import (
     popular_key,
 )
 from include.serving.rendering import build_body, render_list
+from include.serving.settings import ReaderSettings
 from include.settings import EmbedSettings, EnvironmentSettings, PipelineSettings
 from stack.installation import DEFAULT_HEAPS, DEFAULT_PORTS
 from tests.pages import DOCS, PROJECT, fenced_blocks, page_text, section, table_rows
@@ -117,6 +119,14 @@ def test_every_variable_outside_airflow_is_listed(source: str, prefix: str, page
         assert f"`{prefix}{name}`" in page_text(page), prefix + name
 
 
+def test_every_setting_of_the_reader_is_listed() -> None:
+    """Each field of the reader's settings has its variable on the page."""
+    text = section(CONFIGURATION, "The reader")
+    for setting in fields(ReaderSettings):
+        name = "MILLRACE_REDIS_URL" if setting.name == "redis_url" else f"MILLRACE_READER_{setting.name.upper()}"
+        assert f"`{name}`" in text
+
+
 def test_every_variable_and_connection_of_airflow_is_listed() -> None:
     """The pages list what the DAGs read in Airflow, and nothing is left for the reader to guess."""
     code = (PROJECT / "dags" / "dag_factories" / "connections.py").read_text(encoding="utf-8")
@@ -168,7 +178,7 @@ def test_ports_and_heaps_are_the_real_ones() -> None:
 def test_the_table_of_stores_is_the_registry() -> None:
     """Each sink has a row with what it holds, needs and waits for, and no row is extra."""
     rows = [[cell.replace("`", "") for cell in row] for row in table_rows(page_text(DOCS / "stores.md"))]
-    assert rows == [
+    assert sorted(rows) == sorted(
         [
             f"{name} ({spec.title})",
             spec.content,
@@ -177,7 +187,7 @@ def test_the_table_of_stores_is_the_registry() -> None:
             "embed" if spec.needs_vectors else "stage",
         ]
         for name, spec in SINKS.items()
-    ]
+    )
 
 
 def test_the_folders_exist() -> None:
