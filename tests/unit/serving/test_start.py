@@ -22,7 +22,13 @@ def test_it_loads_nothing_heavy() -> None:
     packages = {".".join(name.split(".")[:2]) if name.startswith("include") else name.split(".")[0] for name in modules}
     assert packages.isdisjoint({"airflow", "torch", "numpy", "pandas", "pyarrow", "redis", "pymongo", "pydantic"})
     millrace_packages = {name for name in packages if name.startswith("include")}
-    assert millrace_packages == {"include", "include.domain", "include.errors", "include.serving"}
+    assert millrace_packages == {
+        "include",
+        "include.domain",
+        "include.errors",
+        "include.serving",
+        "include.settings_parser",
+    }
 
 
 @pytest.mark.parametrize("url", ["", f"http://:{PASSWORD}@127.0.0.1/0", f"redis://:{PASSWORD}@127.0.0.1/zero"])
