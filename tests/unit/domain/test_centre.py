@@ -1,4 +1,4 @@
-"""When the centre of all texts is taken anew."""
+"""When the centre of all text vectors is recomputed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from include.domain.centre import MIN_TEXTS, should_retake_centre
 
 
-def taken(steps: list[int]) -> list[tuple[int, int | None]]:
-    """(texts, taken at) after each step of so many more texts."""
+def simulate(steps: list[int]) -> list[tuple[int, int | None]]:
+    """Add the given numbers of texts. Returns (texts, texts at the last recomputation) after each step."""
     history: list[tuple[int, int | None]] = []
     texts, last = 0, None
     for more in steps:
@@ -20,8 +20,8 @@ def taken(steps: list[int]) -> list[tuple[int, int | None]]:
     return history
 
 
-def test_the_borders() -> None:
-    """First at exactly so many texts, then at exactly twice as many as last time, not one before."""
+def test_the_thresholds_are_exact() -> None:
+    """The centre is first computed at exactly MIN_TEXTS texts, and again at exactly twice the last number."""
     assert not should_retake_centre(MIN_TEXTS - 1, None)
     assert should_retake_centre(MIN_TEXTS, None)
     assert not should_retake_centre(2 * MIN_TEXTS - 1, MIN_TEXTS)
@@ -31,17 +31,17 @@ def test_the_borders() -> None:
 
 @given(st.lists(st.integers(0, 1_000), max_size=60))
 def test_the_centre_is_never_older_than_a_doubling(steps: list[int]) -> None:
-    """However texts come in, it stands from the fewest on, and less than twice as many texts are there."""
-    for texts, last in taken(steps):
+    """From MIN_TEXTS on there is a centre, and the number of texts has not doubled since it was computed."""
+    for texts, last in simulate(steps):
         assert (last is None) == (texts < MIN_TEXTS)
         assert last is None or last <= texts < 2 * last
 
 
-def test_it_is_taken_seldom() -> None:
-    """A million texts one by one make every profile anew 14 times: each taking moves all of them."""
-    times, texts, last = 0, 0, None
+def test_the_centre_is_rarely_recomputed() -> None:
+    """Growing to a million texts recomputes the centre, and with it every profile, only 14 times."""
+    recomputed, texts, last = 0, 0, None
     while texts < 1_000_000:
         texts += 1
         if should_retake_centre(texts, last):
-            times, last = times + 1, texts
-    assert times == 14
+            recomputed, last = recomputed + 1, texts
+    assert recomputed == 14

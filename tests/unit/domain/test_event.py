@@ -1,4 +1,4 @@
-"""Decoding: every message is an event or has one reason, by the first rule that fails."""
+"""Decoding: every message is either an event or is rejected with the reason of the first rule that fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from include.domain.event import Event, InvalidEventError, decode
 from include.domain.reasons import Reason
 
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "user_id": "u1",
     "message_id": "m1",
     "kind": "purchase",
@@ -22,8 +22,8 @@ GOOD: dict[str, Any] = {
 
 
 def message(**changes: Any) -> bytes:
-    """A good event with these fields changed; a field set to ... is left out."""
-    fields = {name: value for name, value in {**GOOD, **changes}.items() if value is not ...}
+    """A valid event as JSON, with these fields changed; a field set to ... is left out."""
+    fields = {name: value for name, value in {**VALID, **changes}.items() if value is not ...}
     return json.dumps(fields).encode()
 
 
@@ -34,7 +34,7 @@ def reason_of(payload: bytes | None) -> Reason:
 
 
 def test_a_full_event_is_decoded_field_by_field() -> None:
-    """Every known field arrives as it was sent; the time is milliseconds since 1970, UTC."""
+    """Every known field is decoded as it was sent; the time becomes milliseconds since 1970, UTC."""
     event = decode(message(text="hello", campaign_id="c", value=1.5, version=3, colour="red"))
     assert event == Event("u1", "m1", "purchase", 1291191960000, "hello", "85123A", "c", 1.5, 3, '{"colour":"red"}')
 
@@ -82,21 +82,21 @@ def test_a_full_event_is_decoded_field_by_field() -> None:
         (message(note=float("inf")), Reason.UNKNOWN_FIELDS_NOT_STORABLE),
     ],
 )
-def test_a_bad_message_has_its_reason(payload: bytes | None, reason: Reason) -> None:
-    """Each rule gives its own reason."""
+def test_each_rule_has_its_own_reason(payload: bytes | None, reason: Reason) -> None:
+    """A message that breaks a rule is rejected with the reason of that rule."""
     assert reason_of(payload) == reason
 
 
-def test_deep_unknown_fields_are_refused() -> None:
-    """Nesting that a store could not keep is refused, not cut."""
-    deep: Any = 1
+def test_deeply_nested_fields_are_rejected() -> None:
+    """Nesting that is too deep for a store is rejected, not truncated."""
+    nested: Any = 1
     for _ in range(40):
-        deep = [deep]
-    assert reason_of(message(note=deep)) == Reason.UNKNOWN_FIELDS_NOT_STORABLE
+        nested = [nested]
+    assert reason_of(message(note=nested)) == Reason.UNKNOWN_FIELDS_NOT_STORABLE
 
 
-def test_the_user_is_judged_first() -> None:
-    """Where several rules fail, the one on the user gives the reason."""
+def test_the_user_is_checked_first() -> None:
+    """When several rules fail, the one about the user gives the reason."""
     assert reason_of(message(user_id=None, message_id=None, kind=1, value="x")) == Reason.USER_ID_MISSING
 
 
@@ -104,13 +104,13 @@ def test_the_user_is_judged_first() -> None:
     "absent", [{"text": None}, {"text": ""}, {"text": "  \n"}, {"campaign_id": ""}, {"value": None}]
 )
 def test_null_and_empty_are_absent(absent: dict[str, Any]) -> None:
-    """A null, and an optional text without content, are as if they were not there."""
+    """A null, an empty optional string and a blank text count as absent."""
     assert decode(message(**absent)) == decode(message())
     assert decode(message(**absent)).digest == decode(message()).digest
 
 
 @pytest.mark.parametrize(
-    ("written", "milliseconds"),
+    ("text", "milliseconds"),
     [
         ("1970-01-01T00:00:00Z", 0),
         ("1970-01-01t00:00:00.001z", 1),
@@ -119,27 +119,29 @@ def test_null_and_empty_are_absent(absent: dict[str, Any]) -> None:
         ("1969-12-31T23:59:59.999Z", -1),
     ],
 )
-def test_times_are_kept_to_the_millisecond(written: str, milliseconds: int) -> None:
-    """RFC 3339 with any offset becomes UTC milliseconds; what is finer is cut off."""
-    assert decode(message(occurred_at=written)).occurred_at == milliseconds
+def test_times_are_truncated_to_milliseconds(text: str, milliseconds: int) -> None:
+    """An RFC 3339 timestamp with any offset becomes UTC milliseconds; finer fractions are cut off."""
+    assert decode(message(occurred_at=text)).occurred_at == milliseconds
 
 
-def test_unknown_kinds_and_fields_are_kept() -> None:
-    """A kind and fields that we do not know make a valid event."""
+def test_unknown_kinds_and_fields_are_accepted() -> None:
+    """An event with an unknown kind and unknown fields is valid, and keeps both."""
     event = decode(message(kind="zoomed", a={"$b.c": [1, None]}))
     assert (event.kind, event.extra) == ("zoomed", '{"a":{"$b.c":[1,null]}}')
 
 
-def test_the_digest_does_not_depend_on_the_spelling() -> None:
-    """Order of fields, white space, escapes and the time's offset leave the digest alone."""
-    spelled = b"""{ "occurred_at":"2010-12-01T09:26:00.000+01:00", "item_id": "85123A", "kind":"purchase",
+def test_the_digest_does_not_depend_on_the_formatting() -> None:
+    """The order of fields, white space, escapes and the offset of the time do not change the digest."""
+    reformatted = b"""{ "occurred_at":"2010-12-01T09:26:00.000+01:00", "item_id": "85123A", "kind":"purchase",
         "message_id":"\\u006d1", "user_id":"u1" }"""
-    assert decode(spelled).digest == decode(message()).digest
+    assert decode(reformatted).digest == decode(message()).digest
 
 
-@given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: json.dumps({**GOOD, "user_id": text}).encode()))
+@given(
+    st.binary(max_size=200) | st.text(max_size=100).map(lambda text: json.dumps({**VALID, "user_id": text}).encode())
+)
 def test_any_bytes_give_an_event_or_a_reason(payload: bytes) -> None:
-    """Nothing that a topic can hold raises anything else."""
+    """Decoding any bytes either returns an event or raises InvalidEventError."""
     try:
         assert isinstance(decode(payload), Event)
     except InvalidEventError as error:
@@ -153,10 +155,10 @@ json_values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*GOOD, "text", "campaign_id", "value", "version", "other"]), json_values))
+@given(st.dictionaries(st.sampled_from([*VALID, "text", "campaign_id", "value", "version", "other"]), json_values))
 def test_any_fields_give_an_event_or_a_reason(changes: dict[str, Any]) -> None:
-    """Whatever stands in a field, the message is an event or has a reason, and decoding twice gives the same."""
-    payload = json.dumps({**GOOD, **changes}).encode()
+    """Any values in the fields give an event or a reason, and decoding twice gives the same result."""
+    payload = json.dumps({**VALID, **changes}).encode()
     try:
         first = decode(payload)
     except InvalidEventError as error:

@@ -1,4 +1,4 @@
-"""Identities: computed, the same everywhere, never shared by two different things."""
+"""Identities: computed, the same on every machine, and unique."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ ids = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characte
     ],
 )
 def test_murmur2_matches_kafka(key: bytes, expected: int) -> None:
-    """The hash of a key is the one that Kafka's own tests expect of its Java clients."""
+    """The hash of each key is the one that the tests of Kafka's Java client expect."""
     assert murmur2(key) == expected % 2**32
 
 
 @given(ids, ids, ids, ids)
-def test_two_identities_have_two_ids(user: str, message: str, other_user: str, other_message: str) -> None:
-    """Event ids are equal exactly when user and message are."""
-    same = (user, message) == (other_user, other_message)
-    assert (event_id(user, message) == event_id(other_user, other_message)) is same
+def test_event_ids_are_unique(user: str, message: str, other_user: str, other_message: str) -> None:
+    """Two event ids are equal exactly when user and message are equal."""
+    is_same = (user, message) == (other_user, other_message)
+    assert (event_id(user, message) == event_id(other_user, other_message)) is is_same
 
 
-def test_the_border_between_user_and_message_counts() -> None:
-    """Moving a character from the message to the user gives another id."""
+def test_event_ids_depend_on_where_the_user_id_ends() -> None:
+    """Moving a character from the message id to the user id gives a different event id."""
     assert event_id("a", "bc") != event_id("ab", "c")
 
 
 @given(ids, st.integers(min_value=1, max_value=4096))
 def test_a_user_has_one_shard(user: str, shards: int) -> None:
-    """Every user lies on exactly one of the shards there are."""
+    """Every user belongs to exactly one existing shard."""
     assert shard_of(user, shards) in range(shards)
     assert shard_of(user, shards) == shard_of(user, shards)

@@ -1,4 +1,4 @@
-"""Ranking: similar users' engagements, decayed, without what the user has."""
+"""Ranking: the engagements of similar users, decayed, without the user's own items."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from include.domain.ranking import DAY_MS, Engagements, decay, kind_weight, rank
 NOW = 1_700_000_000_000
 
 
-def engagements(rows: list[tuple[str, str, float, float]]) -> Engagements:
-    """From (user, item, age in days, weight)."""
+def build_engagements(rows: list[tuple[str, str, float, float]]) -> Engagements:
+    """Engagements from rows of (user, item, age in days, weight)."""
     users, items = sorted({row[0] for row in rows}), sorted({row[1] for row in rows})
     return Engagements(
         users,
@@ -25,53 +25,55 @@ def engagements(rows: list[tuple[str, str, float, float]]) -> Engagements:
     )
 
 
-def ranked(
-    user: str, neighbours: list[tuple[str, float]], known: Engagements, limit: int = 10
+def rank_for(
+    user: str, neighbours: list[tuple[str, float]], engagements: Engagements, limit: int = 10
 ) -> list[tuple[str, float, int]]:
-    [best] = rank([user], [neighbours], known, NOW, limit)
+    """The best items of one user as (item, score, supporters)."""
+    [best] = rank([user], [neighbours], engagements, NOW, limit)
     return [
-        (known.items[item], float(score), int(people))
+        (engagements.items[item], float(score), int(people))
         for item, score, people in zip(best.items, best.scores, best.supporters, strict=True)
     ]
 
 
 def test_an_item_scores_by_similarity_and_age() -> None:
-    """The score of an item is the sum of similarity x half-life over the neighbours that have it."""
-    known = engagements([("a", "x", 0, 1), ("b", "x", 90, 1), ("b", "y", 0, 1)])
-    [first, second] = ranked("u", [("a", 0.5), ("b", 0.4)], known)
+    """An item's score is the sum of similarity times decay over the neighbours who engaged with it."""
+    engagements = build_engagements([("a", "x", 0, 1), ("b", "x", 90, 1), ("b", "y", 0, 1)])
+    [first, second] = rank_for("u", [("a", 0.5), ("b", 0.4)], engagements)
     assert (first[0], first[2], second[0], second[2]) == ("x", 2, "y", 1)
     assert [first[1], second[1]] == pytest.approx([0.5 + 0.4 / 2, 0.4])
 
 
 def test_own_items_are_left_out() -> None:
-    """What the user already has an engagement with is never recommended."""
-    known = engagements([("a", "x", 0, 1), ("a", "y", 0, 1), ("u", "x", 0, 1)])
-    assert [item for item, _, _ in ranked("u", [("a", 1.0)], known)] == ["y"]
+    """Items that the user has already engaged with are never recommended."""
+    engagements = build_engagements([("a", "x", 0, 1), ("a", "y", 0, 1), ("u", "x", 0, 1)])
+    assert [item for item, _, _ in rank_for("u", [("a", 1.0)], engagements)] == ["y"]
 
 
-def test_a_return_recommends_nothing_but_is_own() -> None:
-    """A returned item is not recommended to others, nor again to the one who returned it."""
-    known = engagements([("a", "x", 0, kind_weight("return")), ("u", "y", 0, kind_weight("return")), ("a", "y", 0, 1)])
-    assert ranked("u", [("a", 1.0)], known) == []
+def test_returned_items_are_not_recommended() -> None:
+    """A returned item is recommended neither to other users nor again to the user who returned it."""
+    returned = kind_weight("return")
+    engagements = build_engagements([("a", "x", 0, returned), ("u", "y", 0, returned), ("a", "y", 0, 1)])
+    assert rank_for("u", [("a", 1.0)], engagements) == []
 
 
-def test_dissimilar_unknown_and_own_neighbours_say_nothing() -> None:
-    """Similarities at or below zero, users without engagements and the user itself are ignored."""
-    known = engagements([("a", "x", 0, 1), ("u", "y", 0, 1)])
-    assert ranked("u", [("a", 0.0), ("a", -1.0), ("nobody", 1.0), ("u", 1.0)], known) == []
+def test_irrelevant_neighbours_are_ignored() -> None:
+    """Neighbours that are dissimilar, have no engagements or are the user itself contribute nothing."""
+    engagements = build_engagements([("a", "x", 0, 1), ("u", "y", 0, 1)])
+    assert rank_for("u", [("a", 0.0), ("a", -1.0), ("nobody", 1.0), ("u", 1.0)], engagements) == []
 
 
 def test_ties_are_broken_by_item_id() -> None:
-    """Items with the same score come in the order of their ids."""
-    known = engagements([("a", item, 0, 1) for item in ("c", "a", "b")])
-    assert [item for item, _, _ in ranked("u", [("a", 1.0)], known)] == ["a", "b", "c"]
+    """Items with the same score are ordered by id."""
+    engagements = build_engagements([("a", item, 0, 1) for item in ("c", "a", "b")])
+    assert [item for item, _, _ in rank_for("u", [("a", 1.0)], engagements)] == ["a", "b", "c"]
 
 
-def test_no_engagements_at_all() -> None:
-    """Without any engagement there is nothing to rank, and nothing breaks."""
+def test_without_engagements_nothing_is_ranked() -> None:
+    """Ranking works without any engagements and returns no items."""
     empty = np.empty(0, dtype=np.int64)
-    known = Engagements([], [], empty, empty, empty, np.empty(0))
-    assert ranked("u", [("a", 1.0)], known) == []
+    engagements = Engagements([], [], empty, empty, empty, np.empty(0))
+    assert rank_for("u", [("a", 1.0)], engagements) == []
 
 
 rows = st.lists(
@@ -84,25 +86,25 @@ similarities = st.lists(st.tuples(st.sampled_from("bcd"), st.floats(-1, 1)), uni
 
 @given(rows, similarities, st.randoms(use_true_random=False))
 def test_the_order_of_the_input_does_not_matter(
-    known: list[tuple[str, str, float, float]], neighbours: list[tuple[str, float]], random: object
+    history: list[tuple[str, str, float, float]], neighbours: list[tuple[str, float]], random: object
 ) -> None:
     """Any order of engagements and neighbours gives the same list, best first, up to rounding."""
-    first = ranked("a", neighbours, engagements(known))
-    shuffled = sorted(known, key=lambda _: random.random())  # type: ignore[attr-defined]
-    second = ranked("a", neighbours[::-1], engagements(shuffled))
+    first = rank_for("a", neighbours, build_engagements(history))
+    shuffled = sorted(history, key=lambda _: random.random())  # type: ignore[attr-defined]
+    second = rank_for("a", neighbours[::-1], build_engagements(shuffled))
     assert {item: people for item, _, people in first} == {item: people for item, _, people in second}
     assert [score for _, score, _ in first] == pytest.approx([score for _, score, _ in second])
     scores = [score for _, score, _ in first]
     assert scores == sorted(scores, reverse=True)
-    assert not {item for item, _, _ in first} & {item for user, item, _, _ in known if user == "a"}
+    assert not {item for item, _, _ in first} & {item for user, item, _, _ in history if user == "a"}
 
 
 def test_the_future_counts_as_today() -> None:
-    """An engagement after ``as_of`` weighs as much as one at it, never more."""
+    """An engagement after ``as_of`` weighs as much as one at ``as_of``, never more."""
     assert decay(np.asarray([-DAY_MS, 0, 30 * DAY_MS]), 30).tolist() == [1.0, 1.0, 0.5]
 
 
-def test_centred_vectors_have_length_one_or_none() -> None:
-    """What is nothing but the centre becomes zero, everything else length one."""
-    placed = subtract_centre(np.asarray([[1.0, 1.0], [3.0, 1.0]]), np.asarray([1.0, 1.0]))
-    assert placed.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+def test_centred_vectors_have_length_one_or_zero() -> None:
+    """A vector equal to the centre becomes zero, and every other vector has length one."""
+    centred = subtract_centre(np.asarray([[1.0, 1.0], [3.0, 1.0]]), np.asarray([1.0, 1.0]))
+    assert centred.tolist() == [[0.0, 0.0], [1.0, 0.0]]
