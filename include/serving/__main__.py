@@ -12,6 +12,7 @@ from granian.server import Server
 from include.errors import ConfigurationError
 from include.serving.address import RedisAddress
 from include.serving.settings import ReaderSettings
+from include.serving.shared_metrics import share_metrics
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
     except ConfigurationError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
-    Server(
+    server = Server(
         "include.serving.composition:create_app",
         factory=True,
         address=settings.host,
@@ -34,7 +35,9 @@ def main() -> int:
         loop=Loops.uvloop,
         log_level=LogLevels.warning,
         workers_kill_timeout=5,
-    ).serve()
+    )
+    with share_metrics(settings.workers):
+        server.serve()
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
 import msgspec
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from include.serving.cache import ListCache
 from include.serving.metrics import Metrics
@@ -25,7 +26,7 @@ type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _JSON = [(b"content-type", b"application/json")]
 _JSON_RETRY = [*_JSON, (b"retry-after", b"1")]
 _JSON_ALLOW = [*_JSON, (b"allow", b"GET, HEAD")]
-_TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+_METRICS_TEXT = [(b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())]
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Reader:
             response = Response(503, _encode_error("internal error; try again"), _JSON_RETRY)
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         await send({"type": "http.response.body", "body": response.body})
-        self._metrics.observe(response.status, time.perf_counter() - began)
+        self._metrics.observe_request(response.status, time.perf_counter() - began)
 
     async def _respond(self, scope: Scope) -> Response:
         parts = scope["raw_path"].split(b"/")
@@ -91,7 +92,7 @@ class Reader:
         rendered = rendered or cache.popular.render(limit)
         if rendered is None:
             return Response(503, _encode_error(_explain_no_list(partial)), _JSON_RETRY)
-        self._metrics.answers[rendered.source, partial] += 1
+        self._metrics.count_answer(rendered.source, partial)
         return Response(200, build_body(user_id, rendered, partial))
 
     async def _read_list(self, user: bytes, limit: int) -> RenderedList | None:
@@ -105,12 +106,12 @@ class Reader:
         if packed is None:
             return None
         if type(packed) is not bytes:
-            self._metrics.redis_errors["reply"] += 1
+            self._metrics.count_redis_error("reply")
             raise StoreUnavailableError(str(packed))
         try:
             return cache.recent.render(user, packed, limit)
         except DECODE_ERRORS:
-            self._metrics.redis_errors["unreadable"] += 1
+            self._metrics.count_redis_error("unreadable")
             return None
 
     def _get_health(self) -> Response:
@@ -127,8 +128,7 @@ class Reader:
         return Response(200 if ready else 503, body, _JSON if ready else _JSON_RETRY)
 
     def _get_metrics(self) -> Response:
-        text = self._metrics.text(self._store.breaker.is_open, self._cache.generation is not None)
-        return Response(200, text.encode(), _TEXT)
+        return Response(200, self._metrics.render(), _METRICS_TEXT)
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         refresh_loop: asyncio.Task[None] | None = None

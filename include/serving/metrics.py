@@ -1,77 +1,116 @@
-"""What the reader counts, and how Prometheus reads it. One worker counts for itself alone."""
+"""The reader's Prometheus metrics.
+
+With several workers, prometheus_client shares their values through files (see ``shared_metrics``): whichever worker
+answers ``/metrics`` reports the totals of all of them.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
 
-#: Upper bounds in seconds; the last bucket is everything above.
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from include.serving.shared_metrics import DIRECTORY_VARIABLE
+
+#: Upper bounds in seconds; a last bucket takes everything above.
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
+
+#: Failed connections and lost ones (``away``), error replies, and values that cannot be decoded.
+type RedisError = Literal["away", "reply", "unreadable"]
+
+# The library would add a series with the creation time for every counter and histogram.
+disable_created_metrics()
 
 
 class Metrics:
-    """Plain numbers: the event loop is the only one who touches them."""
+    """One worker's metrics. The children of labelled metrics are looked up once: ``labels()`` is slow."""
 
     def __init__(self) -> None:
-        #: Requests by status.
-        self.requests: Counter[int] = Counter()
-        #: Recommendations answered, by (source, partial).
-        self.answers: Counter[tuple[str, bool]] = Counter()
-        #: Failures of Redis: connections lost or refused (``away``), error replies and unreadable lists.
-        self.redis_errors: Counter[str] = Counter({"away": 0, "reply": 0, "unreadable": 0})
-        #: Recent readers that were not recorded because the buffer was full.
-        self.notes_dropped = 0
-        self._latency = [0] * (len(BUCKETS) + 1)
-        self._seconds = 0.0
-
-    def observe(self, status: int, seconds: float) -> None:
-        """One request was answered."""
-        self.requests[status] += 1
-        self._latency[bisect_left(BUCKETS, seconds)] += 1
-        self._seconds += seconds
-
-    def text(self, breaker_open: bool, generation_known: bool) -> str:
-        """All of it in Prometheus' text format."""
-        return "".join(f"{line}\n" for line in self._lines(breaker_open, generation_known))
-
-    def _lines(self, breaker_open: bool, generation_known: bool) -> Iterator[str]:
-        yield from _counter(
-            "requests", "HTTP requests by status", {f'status="{s}"': n for s, n in self.requests.items()}
+        self._directory = os.environ.get(DIRECTORY_VARIABLE)
+        self._registry = CollectorRegistry()
+        # If values are shared, a collector reads them from the files, and the metrics themselves are not registered.
+        registry = None if self._directory else self._registry
+        if self._directory:
+            MultiProcessCollector(self._registry, self._directory)
+        self._requests = Counter("millrace_reader_requests", "HTTP requests by status", ["status"], registry=registry)
+        self._answers = Counter(
+            "millrace_reader_answers", "Lists served, by source", ["source", "partial"], registry=registry
         )
-        answers = {f'source="{s}",partial="{str(p).lower()}"': n for (s, p), n in self.answers.items()}
-        yield from _counter("answers", "Recommendations answered, by source", answers)
-        errors = {f'kind="{kind}"': n for kind, n in self.redis_errors.items()}
-        yield from _counter("redis_errors", "Failures of Redis", errors)
-        yield from _counter(
-            "notes_dropped", "Asking users not noted because the notes were full", {"": self.notes_dropped}
+        redis_errors = Counter("millrace_reader_redis_errors", "Redis errors by kind", ["kind"], registry=registry)
+        self._notes_dropped = Counter(
+            "millrace_reader_notes_dropped", "Recent readers dropped because the buffer was full", registry=registry
         )
-        yield from _gauge("breaker_open", "1 while Redis is not asked because it failed", breaker_open)
-        yield from _gauge("generation_known", "1 once a generation was published", generation_known)
-        yield from self._histogram()
+        self._breaker_open = Gauge(
+            "millrace_reader_breaker_open",
+            "1 while any worker treats Redis as unavailable",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._generation_known = Gauge(
+            "millrace_reader_generation_known",
+            "1 once every worker has read the current generation",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._request_seconds = Histogram(
+            "millrace_reader_request_seconds",
+            "Time from the arrival of a request to its response",
+            registry=registry,
+            buckets=BUCKETS,
+        )
+        self._requests_by_status: dict[int, Counter] = {}
+        self._answers_by_labels: dict[tuple[str, bool], Counter] = {}
+        kinds: tuple[RedisError, ...] = ("away", "reply", "unreadable")
+        self._redis_errors = {kind: redis_errors.labels(kind) for kind in kinds}
 
-    def _histogram(self) -> Iterator[str]:
-        name = "millrace_reader_request_seconds"
-        yield f"# HELP {name} Time from a request's arrival to its answer"
-        yield f"# TYPE {name} histogram"
-        total = 0
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._latency, strict=True):
-            total += count
-            yield f'{name}_bucket{{le="{bound}"}} {total}'
-        yield f"{name}_sum {self._seconds:.6f}"
-        yield f"{name}_count {total}"
+    def observe_request(self, status: int, seconds: float) -> None:
+        """Count a request that was answered, and its duration."""
+        requests = self._requests_by_status.get(status)
+        if requests is None:
+            requests = self._requests_by_status[status] = self._requests.labels(str(status))
+        requests.inc()
+        self._request_seconds.observe(seconds)
+
+    def count_answer(self, source: str, partial: bool) -> None:
+        """Count a list that was served."""
+        answers = self._answers_by_labels.get((source, partial))
+        if answers is None:
+            answers = self._answers_by_labels[source, partial] = self._answers.labels(source, str(partial).lower())
+        answers.inc()
+
+    def count_redis_error(self, kind: RedisError) -> None:
+        """Count an error of Redis."""
+        self._redis_errors[kind].inc()
+
+    def count_dropped_readers(self, number: int) -> None:
+        """Count recent readers that did not fit into the buffer."""
+        self._notes_dropped.inc(number)
+
+    def set_breaker_open(self, is_open: bool) -> None:
+        """Record whether the circuit breaker is open."""
+        self._breaker_open.set(is_open)
+
+    def set_generation_known(self, is_known: bool) -> None:
+        """Record whether the current generation has been read."""
+        self._generation_known.set(is_known)
+
+    def render(self) -> bytes:
+        """Render all metrics in Prometheus' text format, version 0.0.4."""
+        if self._directory:
+            _remove_dead_gauges(Path(self._directory))
+        return generate_latest(self._registry)
 
 
-def _counter(name: str, text: str, values: dict[str, int]) -> Iterator[str]:
-    name = f"millrace_reader_{name}_total"
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} counter"
-    for labels, value in values.items():
-        yield f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
-
-
-def _gauge(name: str, text: str, value: bool) -> Iterator[str]:
-    name = f"millrace_reader_{name}"
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} gauge"
-    yield f"{name} {int(value)}"
+def _remove_dead_gauges(directory: Path) -> None:
+    """Remove the gauges of workers that have exited; their counters stay, or the totals would go down."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, PermissionError):  # the latter if another user's process has the pid now
+            with suppress(FileNotFoundError):  # another worker may be doing the same
+                mark_process_dead(pid, str(directory))

@@ -33,7 +33,7 @@ class RecentReaders:
         if len(self._buffer) < MAX_BUFFERED or user in self._buffer:
             self._buffer[user] = now_s
         else:
-            self._metrics.notes_dropped += 1
+            self._metrics.count_dropped_readers(1)
 
     async def flush(self, connection: Connection, now_s: int) -> None:
         """Write the buffer to Redis. On ``StoreUnavailableError`` the users stay buffered for the next flush."""
@@ -49,7 +49,7 @@ class RecentReaders:
 
     def _restore(self, readers: dict[bytes, int]) -> None:
         self._buffer = dict(islice(readers.items(), MAX_BUFFERED))
-        self._metrics.notes_dropped += len(readers) - len(self._buffer)
+        self._metrics.count_dropped_readers(len(readers) - len(self._buffer))
 
 
 def _build_commands(readers: dict[bytes, int], now_s: int) -> Iterator[tuple[bytes, ...]]:

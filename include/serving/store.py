@@ -42,6 +42,7 @@ class Store:
         self._connection: Connection | None = None
         self._lost = asyncio.Event()
         self._next_flush_at = 0.0
+        metrics.set_breaker_open(True)
 
     def get(self, key: bytes) -> asyncio.Future[Any]:
         """``GET key``. Fails with ``StoreUnavailableError``: immediately while the breaker is open."""
@@ -92,6 +93,7 @@ class Store:
         connection.on_lost = self._handle_lost_connection
         self._connection = connection
         self.breaker.record_success()
+        self._metrics.set_breaker_open(False)
         _LOG.info("connected to Redis at %s", self._address)
 
     async def close(self) -> None:
@@ -111,9 +113,10 @@ class Store:
         generation = current.decode(errors="replace")
         if generation != self._cache.generation:
             self._cache.set_generation(generation)
+            self._metrics.set_generation_known(True)
         popular = await await_reply(connection.get(popular_key(generation)))
         if popular is not None and not self._cache.popular.replace(popular):
-            self._metrics.redis_errors["unreadable"] += 1
+            self._metrics.count_redis_error("unreadable")
         # Set last, so that a reader that reports ready already has the popular list.
         self.has_current = True
 
@@ -126,7 +129,7 @@ class Store:
             await self._recent_readers.flush(connection, int(time.time()))
         except StoreUnavailableError as exc:
             # With read-only access the reader can still serve; on_lost handles a lost connection.
-            self._metrics.redis_errors["reply"] += 1
+            self._metrics.count_redis_error("reply")
             _LOG.warning("could not write the recent readers to Redis: %s", exc)
 
     def _handle_lost_connection(self, reason: str) -> None:
@@ -135,8 +138,9 @@ class Store:
         self._lost.set()
 
     def _record_failure(self, reason: str) -> None:
-        self._metrics.redis_errors["away"] += 1
+        self._metrics.count_redis_error("away")
         if not self.breaker.is_open:
             _LOG.warning("Redis at %s is unavailable, serving from memory: %s", self._address, reason)
         self.reason = reason
         self.breaker.record_failure()
+        self._metrics.set_breaker_open(True)

@@ -18,10 +18,18 @@ from urllib.parse import quote
 import httpx
 import redis
 
+from include.domain.recommendation_list import RecommendationList, pack
+from include.settings import RedisSettings
+from include.stores.redis import RedisLists
+from tests.unit.serving.lists import NOW, make_list
+from tests.unit.serving.samples import parse_samples
+
 PROJECT = Path(__file__).parents[2]
 PASSWORD = "p@ss:w/rd"
 PASSWORD_IN_URL = "p%40ss%3Aw%2Frd"
 START_S = 30.0
+GENERATION = "g1"
+POPULAR = make_list("hit", source="popular", at=NOW - 1)
 
 
 class Process:
@@ -37,6 +45,14 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group."""
         os.killpg(self.popen.pid, number)
+
+    def is_running(self) -> bool:
+        """Whether any process of the group is still running."""
+        try:
+            self.signal(signal.SIGCONT)
+        except ProcessLookupError:
+            return False
+        return True
 
     def kill(self) -> int:
         """Kill the group if it is still running. Returns the exit status."""
@@ -163,15 +179,35 @@ class Running:
         return redis.Redis.from_url(self.server.url)
 
 
+def publish(
+    server: RedisServer,
+    lists: Mapping[str, RecommendationList],
+    popular: RecommendationList = POPULAR,
+    generation: str = GENERATION,
+) -> None:
+    """Publish lists with the pipeline's own adapter."""
+    adapter = RedisLists(RedisSettings(server.url))
+    adapter.publish(
+        generation,
+        {user: pack(recommendations) for user, recommendations in lists.items()},
+        dict.fromkeys(lists, 3_600),
+    )
+    adapter.publish_popular(generation, pack(popular), 3_600)
+    adapter.set_current_generation(generation)
+    adapter.close()
+
+
+def shut_down(process: Process) -> None:
+    """Send SIGTERM, and assert that the process and its children exit cleanly."""
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(30) == 0, process.read_log()
+    assert not process.is_running(), "a child process is still running"
+    assert "Traceback" not in process.read_log()
+
+
 def list_path(user: str, query: str = "") -> str:
     """The path and query of a user's list."""
     return f"/v1/users/{quote(user, safe='')}/recommendations{query}"
-
-
-def parse_samples(text: str) -> dict[str, float]:
-    """Parse the Prometheus text format into samples by name and labels."""
-    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, _, value in lines}
 
 
 def _listens(port: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -15,10 +15,20 @@ from include.domain.recommendation_list import MAX_ITEMS, RECENT_READERS_KEY, Re
 from include.serving.recent_readers import RETENTION_S
 from include.settings import RedisSettings
 from include.stores.redis import RedisLists
-from tests.contract.processes import Process, RedisServer, Running, list_path, reader, redis_server, wait_until
+from tests.contract.processes import (
+    GENERATION,
+    POPULAR,
+    RedisServer,
+    Running,
+    list_path,
+    publish,
+    reader,
+    redis_server,
+    shut_down,
+    wait_until,
+)
 from tests.unit.serving.lists import NOW, make_list, to_json_items
 
-GENERATION = "g1"
 ODD_USERS = [
     "a:b",
     "a b",
@@ -34,25 +44,6 @@ ODD_USERS = [
     "😀" * 128,
     "current",
 ]
-POPULAR = make_list("hit", source="popular", at=NOW - 1)
-
-
-def publish(
-    server: RedisServer,
-    lists: Mapping[str, RecommendationList],
-    popular: RecommendationList = POPULAR,
-    generation: str = GENERATION,
-) -> None:
-    """Publish lists with the pipeline's own adapter."""
-    adapter = RedisLists(RedisSettings(server.url))
-    adapter.publish(
-        generation,
-        {user: pack(recommendations) for user, recommendations in lists.items()},
-        dict.fromkeys(lists, 3_600),
-    )
-    adapter.publish_popular(generation, pack(popular), 3_600)
-    adapter.set_current_generation(generation)
-    adapter.close()
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +202,8 @@ class TestOperations:
         after = running.get_samples()
         increase = {name: after[name] - before.get(name, 0) for name in after}
         assert increase['millrace_reader_requests_total{status="422"}'] == 1
-        assert increase['millrace_reader_answers_total{source="similar_users",partial="false"}'] == 1
-        assert increase['millrace_reader_answers_total{source="popular",partial="false"}'] == 1
+        assert increase['millrace_reader_answers_total{partial="false",source="similar_users"}'] == 1
+        assert increase['millrace_reader_answers_total{partial="false",source="popular"}'] == 1
         assert increase["millrace_reader_request_seconds_count"] >= 4  # includes the first scrape
         assert (after["millrace_reader_breaker_open"], after["millrace_reader_generation_known"]) == (0, 1)
         assert running.client.get("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -362,15 +353,6 @@ class TestRedisUnavailable:
         break_redis(own.server, fault)
         own.get("u")
         shut_down(own.process)
-
-
-def shut_down(process: Process) -> None:
-    """Send SIGTERM, and assert that the process and its children exit cleanly."""
-    process.popen.send_signal(signal.SIGTERM)
-    assert process.popen.wait(30) == 0, process.read_log()
-    with pytest.raises(ProcessLookupError):
-        process.signal(signal.SIGCONT)
-    assert "Traceback" not in process.read_log()
 
 
 def test_an_empty_redis_is_not_ready(own: Running) -> None:

@@ -18,6 +18,7 @@ from include.serving.resp import StoreUnavailableError
 from include.serving.store import Store
 from tests.unit.serving.lists import get_item_ids, pack_items
 from tests.unit.serving.loopback import Command, Handler, look_up, reply_with, serve, wait_until
+from tests.unit.serving.samples import get_samples
 
 
 @dataclass
@@ -33,6 +34,15 @@ class Parts:
     def __post_init__(self) -> None:
         self.recent_readers = RecentReaders(self.metrics)
         self.store = Store(self.address, self.cache, self.recent_readers, self.metrics)
+
+    def count_redis_errors(self, kind: str) -> float:
+        """Returns the number of Redis errors of this kind."""
+        return get_samples(self.metrics)[f'millrace_reader_redis_errors_total{{kind="{kind}"}}']
+
+    def get_gauges(self) -> tuple[float, float]:
+        """Returns the gauges of the open breaker and of the known generation."""
+        samples = get_samples(self.metrics)
+        return samples["millrace_reader_breaker_open"], samples["millrace_reader_generation_known"]
 
     def popular_items(self) -> list[str]:
         """The item ids of the popular list."""
@@ -91,8 +101,22 @@ def test_an_unreadable_popular_list_is_counted() -> None:
             values[b"popular:g"] = b"not a list"
             await parts.store.refresh()
             assert parts.popular_items() == ["a"]
-            assert parts.metrics.redis_errors["unreadable"] == 1
+            assert parts.count_redis_errors("unreadable") == 1
             assert not parts.store.breaker.is_open
+
+    uvloop.run(scenario())
+
+
+def test_the_state_of_redis_is_a_metric() -> None:
+    """The gauges follow the circuit breaker and the generation."""
+
+    async def scenario() -> None:
+        async with build_parts(reply_with(look_up({b"recs:current": b"g"}))) as parts:
+            assert parts.get_gauges() == (1, 0)
+            await parts.store.refresh()
+            assert parts.get_gauges() == (0, 1)
+            await parts.store.close()
+            assert parts.get_gauges() == (1, 1)
 
     uvloop.run(scenario())
 
@@ -146,7 +170,7 @@ def test_a_connection_lost_during_its_first_reads_is_discarded() -> None:
         async with build_parts(reply_with(get_reply, received)) as parts:
             await parts.store.refresh()
             assert parts.store.breaker.is_open
-            assert parts.metrics.redis_errors["away"] == 1
+            assert parts.count_redis_errors("away") == 1
             await parts.store.refresh()
             assert await parts.store.get(b"key") == b"value"
 
@@ -188,7 +212,7 @@ def test_a_read_only_redis_is_still_available() -> None:
             parts.recent_readers.record(b"u", 1)
             for _ in range(2):
                 await parts.store.refresh()
-            assert parts.metrics.redis_errors["reply"] == 1
+            assert parts.count_redis_errors("reply") == 1
             assert not parts.store.breaker.is_open
             assert await parts.store.get(b"key") == b"value"
 
