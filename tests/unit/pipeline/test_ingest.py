@@ -1,4 +1,4 @@
-"""From staging to commit on the memory adapters: what is counted, what is dropped, what a retry does."""
+"""From staging to commit in memory: what is counted, what is dropped, and what a retry does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from include.stores.files import ArrowFiles
 
 
 class RejectingValidator:
-    """Rejects the events of the given users."""
+    """Rejects the events of the users in ``bad``."""
 
     def __init__(self, bad: Mapping[str, Reason] | None = None, warnings: tuple[str, ...] = ()) -> None:
         self.bad = bad or {}
@@ -42,7 +42,7 @@ class RejectingValidator:
 
 
 class CountingEmbedder:
-    """Vectors from the length of a text; remembers the texts that it embedded."""
+    """Computes vectors from the length of each text, and records the texts."""
 
     generation = Generation("test", "1", 2)
 
@@ -57,7 +57,7 @@ class CountingEmbedder:
         return np.asarray([[1.0, len(text)] for text in texts], dtype=np.float32)
 
 
-class World:
+class Pipeline:
     """One shard and everything that an ingest run uses."""
 
     def __init__(self, folder: str, validator: RejectingValidator | None = None) -> None:
@@ -115,8 +115,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(str(tmp_path))
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(str(tmp_path))
 
 
 def payload(message_id: str = "m", **changes: Any) -> bytes:
@@ -126,156 +126,156 @@ def payload(message_id: str = "m", **changes: Any) -> bytes:
 
 def test_every_message_is_accounted_for(tmp_path: Path) -> None:
     """delivered = valid + dead letters; duplicates within the batch are dropped; warnings are recorded."""
-    world = World(str(tmp_path), RejectingValidator({"bad": Reason.USER_ID_LENGTH}, ("odd",)))
-    world.publish(payload("1"), payload("1"), payload("2"), payload("3", user_id="bad"), b"{", None)
-    counts = world.run()
+    pipeline = Pipeline(str(tmp_path), RejectingValidator({"bad": Reason.USER_ID_LENGTH}, ("odd",)))
+    pipeline.publish(payload("1"), payload("1"), payload("2"), payload("3", user_id="bad"), b"{", None)
+    counts = pipeline.run()
     letters = {"empty_message": 1, "invalid_json": 1, "user_id_length": 1}
     assert counts == StageCounts(delivered=6, valid=3, dropped=1, dead_letters=letters, warnings=["odd"])
-    letters_put = [(letter.origin, letter.reason, letter.record.value) for letter in world.letters.letters]
-    assert letters_put == [
+    stored_letters = [(letter.origin, letter.reason, letter.record.value) for letter in pipeline.letters.letters]
+    assert stored_letters == [
         ("events-0-3", Reason.USER_ID_LENGTH, payload("3", user_id="bad")),
         ("events-0-4", Reason.INVALID_JSON, b"{"),
         ("events-0-5", Reason.EMPTY_MESSAGE, None),
     ]
-    assert len(world.tables.events) == 2
+    assert len(pipeline.tables.events) == 2
 
 
-def test_runs_drain_the_shard_in_batches(world: World) -> None:
+def test_runs_drain_the_shard_in_batches(pipeline: Pipeline) -> None:
     """Each run takes at most its limit and moves the offset, until nothing is left."""
-    world.publish(*(payload(str(number)) for number in range(5)))
-    while world.run(limit=2):
+    pipeline.publish(*(payload(str(number)) for number in range(5)))
+    while pipeline.run(limit=2):
         pass
-    assert world.source.committed_offset(0) == world.ledger.position("events", 0) == 5
-    assert len(world.tables.events) == 5
+    assert pipeline.source.committed_offset(0) == pipeline.ledger.position("events", 0) == 5
+    assert len(pipeline.tables.events) == 5
 
 
-def test_nothing_moves_before_commit(world: World) -> None:
+def test_nothing_moves_before_commit(pipeline: Pipeline) -> None:
     """Staging, embedding and storing any number of times leaves the offset unchanged; a retry reads the same batch."""
-    world.publish(payload("1"), payload("2"))
-    ref = world.claim(10)
+    pipeline.publish(payload("1"), payload("2"))
+    ref = pipeline.claim(10)
     for _ in range(2):
-        counts = world.stage(ref)
-        world.embed(ref)
-        world.upsert(ref)
-    world.publish(payload("3"))
-    assert world.source.committed_offset(0) is None
-    assert world.claim(10) == ref
-    assert counts.valid == len(world.tables.events) == 2
+        counts = pipeline.stage(ref)
+        pipeline.embed(ref)
+        pipeline.upsert(ref)
+    pipeline.publish(payload("3"))
+    assert pipeline.source.committed_offset(0) is None
+    assert pipeline.claim(10) == ref
+    assert counts.valid == len(pipeline.tables.events) == 2
     for _ in range(2):
-        world.commit(ref)
-    assert world.source.committed_offset(0) == 2
+        pipeline.commit(ref)
+    assert pipeline.source.committed_offset(0) == 2
 
 
-def test_a_crash_between_two_stores_loses_nothing(world: World) -> None:
+def test_a_crash_between_two_stores_loses_nothing(pipeline: Pipeline) -> None:
     """When a batch is staged again after one store has it, every event is still in the file for the other stores."""
-    world.publish(payload("1"), payload("2", text=None, item_id="i"))
-    ref = world.claim(10)
-    world.stage(ref)
-    before = world.files.read(events_file(ref))
-    world.embed(ref)
-    world.upsert(ref)
-    world.stage(ref)
-    assert world.files.read(events_file(ref)).equals(before)
+    pipeline.publish(payload("1"), payload("2", text=None, item_id="i"))
+    ref = pipeline.claim(10)
+    pipeline.stage(ref)
+    before = pipeline.files.read(events_file(ref))
+    pipeline.embed(ref)
+    pipeline.upsert(ref)
+    pipeline.stage(ref)
+    assert pipeline.files.read(events_file(ref)).equals(before)
 
 
-def test_an_older_version_that_arrives_late_is_dropped(world: World) -> None:
-    """It is valid, but the stored content is newer: no sink ever sees it."""
-    world.publish(payload("1", version=2, text=None, item_id="i"))
-    world.run()
-    world.publish(payload("1", version=1))
-    counts = world.run()
+def test_an_older_version_that_arrives_late_is_dropped(pipeline: Pipeline) -> None:
+    """A valid event whose stored content is newer is dropped before any sink sees it."""
+    pipeline.publish(payload("1", version=2, text=None, item_id="i"))
+    pipeline.run()
+    pipeline.publish(payload("1", version=1))
+    counts = pipeline.run()
     assert counts == StageCounts(delivered=1, valid=1, dropped=1)
-    assert world.tables.events["u", "1"]["version"] == 2
+    assert pipeline.tables.events["u", "1"]["version"] == 2
 
 
-def test_a_newer_version_is_marked_as_a_replacement(world: World) -> None:
+def test_a_newer_version_is_marked_as_a_replacement(pipeline: Pipeline) -> None:
     """Sinks learn that an older content may have to be deleted, even if the warehouse already has the new one."""
-    world.publish(payload("1"))
-    world.run()
-    world.publish(payload("1", version=1, text=None, item_id="i"))
-    ref = world.claim(10)
+    pipeline.publish(payload("1"))
+    pipeline.run()
+    pipeline.publish(payload("1", version=1, text=None, item_id="i"))
+    ref = pipeline.claim(10)
     for _ in range(2):
-        world.stage(ref)
-        assert world.files.read(events_file(ref))["replaces"].to_pylist() == [True]
-        world.embed(ref)
-        world.upsert(ref)
+        pipeline.stage(ref)
+        assert pipeline.files.read(events_file(ref))["replaces"].to_pylist() == [True]
+        pipeline.embed(ref)
+        pipeline.upsert(ref)
 
 
-def test_a_text_is_embedded_only_once(world: World) -> None:
+def test_a_text_is_embedded_only_once(pipeline: Pipeline) -> None:
     """The same text in one batch, in the next and in a retry is embedded once."""
-    world.publish(payload("1", text="a"), payload("2", text="a"), payload("3", text="bb"))
-    world.run()
-    world.publish(payload("4", text="a"), payload("5", text="ccc"))
-    world.run()
-    assert sorted(world.embedder.embedded) == ["a", "bb", "ccc"]
+    pipeline.publish(payload("1", text="a"), payload("2", text="a"), payload("3", text="bb"))
+    pipeline.run()
+    pipeline.publish(payload("4", text="a"), payload("5", text="ccc"))
+    pipeline.run()
+    assert sorted(pipeline.embedder.embedded) == ["a", "bb", "ccc"]
 
 
-def test_an_interrupted_embedding_keeps_its_vectors(world: World) -> None:
+def test_an_interrupted_embedding_keeps_its_vectors(pipeline: Pipeline) -> None:
     """After an outage midway, only the missing texts are embedded."""
     texts = [f"text {number}" for number in range(50)]
-    world.publish(*(payload(text, text=text) for text in texts))
-    ref = world.claim(100)
-    world.stage(ref)
-    world.embedder.fail_after = 20
+    pipeline.publish(*(payload(text, text=text) for text in texts))
+    ref = pipeline.claim(100)
+    pipeline.stage(ref)
+    pipeline.embedder.fail_after = 20
     with pytest.raises(TransientError):
-        world.embed(ref)
-    world.embedder.fail_after = None
-    assert world.embed(ref)["texts"] == 50
-    assert sorted(world.embedder.embedded) == sorted(texts)
-    assert world.files.read(vectors_file(ref)).num_rows == 50
+        pipeline.embed(ref)
+    pipeline.embedder.fail_after = None
+    assert pipeline.embed(ref)["texts"] == 50
+    assert sorted(pipeline.embedder.embedded) == sorted(texts)
+    assert pipeline.files.read(vectors_file(ref)).num_rows == 50
 
 
-def test_a_batch_without_texts_or_events_is_ingested(world: World) -> None:
-    """Batches with nothing to embed, or with no valid event, are ordinary batches."""
-    world.publish(payload("1", text=None, item_id="i"))
-    assert world.run() == StageCounts(delivered=1, valid=1)
-    world.publish(b"no")
-    assert world.run() == StageCounts(delivered=1, dead_letters={"invalid_json": 1})
-    assert world.run() is None
+def test_a_batch_without_texts_or_events_is_ingested(pipeline: Pipeline) -> None:
+    """A batch with nothing to embed, or without a valid event, is ingested like any other."""
+    pipeline.publish(payload("1", text=None, item_id="i"))
+    assert pipeline.run() == StageCounts(delivered=1, valid=1)
+    pipeline.publish(b"no")
+    assert pipeline.run() == StageCounts(delivered=1, dead_letters={"invalid_json": 1})
+    assert pipeline.run() is None
 
 
-def test_a_range_is_ingested_again_without_moving(world: World) -> None:
-    """A range that is ingested again changes nothing, and leaves offset and position unchanged."""
-    world.publish(payload("1"), at=10)
-    world.publish(payload("2"), at=20)
-    world.run()
-    ref = world.claim_range(15, 99)
+def test_ingesting_a_range_again_moves_no_offset(pipeline: Pipeline) -> None:
+    """Ingesting a range again changes no event, no offset and no ledger position."""
+    pipeline.publish(payload("1"), at=10)
+    pipeline.publish(payload("2"), at=20)
+    pipeline.run()
+    ref = pipeline.claim_range(15, 99)
     assert ref == BatchRef("events", 0, 1, 2, BatchMode.RANGE)
-    world.stage(ref)
-    world.embed(ref)
-    world.upsert(ref)
-    world.commit(ref)
-    assert world.source.committed_offset(0) == world.ledger.position("events", 0) == 2
-    assert world.tables.events.keys() == {("u", "1"), ("u", "2")}
-    assert world.claim_range(21, 99) is None
+    pipeline.stage(ref)
+    pipeline.embed(ref)
+    pipeline.upsert(ref)
+    pipeline.commit(ref)
+    assert pipeline.source.committed_offset(0) == pipeline.ledger.position("events", 0) == 2
+    assert pipeline.tables.events.keys() == {("u", "1"), ("u", "2")}
+    assert pipeline.claim_range(21, 99) is None
 
 
-def test_a_range_that_is_too_long_is_rejected(world: World) -> None:
-    """The error names the largest range that one run ingests."""
-    world.source.offset_at = lambda shard, published_at: published_at  # type: ignore[method-assign]
+def test_a_range_that_is_too_long_is_rejected(pipeline: Pipeline) -> None:
+    """The error states the largest range that one run can ingest."""
+    pipeline.source.offset_at = lambda shard, published_at: published_at  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError, match=str(RANGE_LIMIT)):
-        world.claim_range(0, RANGE_LIMIT + 1)
+        pipeline.claim_range(0, RANGE_LIMIT + 1)
 
 
-def test_a_task_cleared_after_its_run_says_where_to_begin(world: World) -> None:
-    """The files of a committed batch are deleted; the error names the task to clear."""
-    world.publish(payload("1"))
-    world.run()
+def test_a_task_cleared_after_its_run_says_where_to_restart(pipeline: Pipeline) -> None:
+    """The files of a committed batch are deleted, so the error names the task to clear instead."""
+    pipeline.publish(payload("1"))
+    pipeline.run()
     with pytest.raises(StagedBatchMissingError, match="first task"):
-        world.upsert(BatchRef("events", 0, 0, 1))
+        pipeline.upsert(BatchRef("events", 0, 0, 1))
 
 
-def test_only_sinks_that_need_vectors_wait_for_them(world: World) -> None:
+def test_only_sinks_that_need_vectors_wait_for_them(pipeline: Pipeline) -> None:
     """Without the embed task, a sink that needs no vectors stores the batch, and one that needs them fails."""
-    world.publish(payload("1"), payload("2", text=None, item_id="i"))
-    ref = world.claim()
-    world.stage(ref)
-    assert world.upsert(ref) == len(world.tables.events) == 2
+    pipeline.publish(payload("1"), payload("2", text=None, item_id="i"))
+    ref = pipeline.claim()
+    pipeline.stage(ref)
+    assert pipeline.upsert(ref) == len(pipeline.tables.events) == 2
     milvus = MemorySink("milvus", needs="text", needs_vectors=True)
     with pytest.raises(StagedBatchMissingError):
-        upsert(ref, UpsertPorts(world.files, milvus, needs_vectors=True))
-    world.embed(ref)
-    assert upsert(ref, UpsertPorts(world.files, milvus, needs_vectors=True)) == 1
+        upsert(ref, UpsertPorts(pipeline.files, milvus, needs_vectors=True))
+    pipeline.embed(ref)
+    assert upsert(ref, UpsertPorts(pipeline.files, milvus, needs_vectors=True)) == 1
     assert [row["vector"].tolist() for row in milvus.rows.values()] == [[1.0, 5.0]]
 
 
@@ -295,12 +295,12 @@ def test_order_and_batching_do_not_matter(
 ) -> None:
     """Any order of the messages, in batches of any size, leaves the same events."""
 
-    def stored(ordered: list[bytes], size: int) -> dict[tuple[str, str], Any]:
-        world = World(str(tmp_path_factory.mktemp("order")))
-        world.publish(*ordered)
-        while world.run(size):
+    def ingest(ordered: list[bytes], size: int) -> dict[tuple[str, str], Any]:
+        pipeline = Pipeline(str(tmp_path_factory.mktemp("order")))
+        pipeline.publish(*ordered)
+        while pipeline.run(size):
             pass
-        return {identity: (row["version"], row["digest"]) for identity, row in world.tables.events.items()}
+        return {identity: (row["version"], row["digest"]) for identity, row in pipeline.tables.events.items()}
 
     shuffled = random.sample(messages, len(messages))
-    assert stored(messages, 8) == stored(shuffled, limit)
+    assert ingest(messages, 8) == ingest(shuffled, limit)

@@ -1,4 +1,4 @@
-"""From ranked arrays to lists: what is in them, in which order, and what is said of it."""
+"""From ranked arrays to lists: their items, the order, and the reasons given."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ NO_VECTORS = np.empty((0, 2), dtype=np.float32)
 
 
 def user_activity(texts: dict[str, str]) -> MemoryUserActivity:
-    """One that knows these texts of items."""
+    """User activity in which each item has its text."""
     tables = MemoryTables()
     events = [event(message_id=item, item_id=item, text=text) for item, text in texts.items()]
-    rows = events_table([(record(number), each) for number, each in enumerate(events)])
-    MemoryWarehouseSink(tables).upsert(StagedBatch(BatchRef("events", 0, 0, 1), rows, (), NO_VECTORS))
+    table = events_table((record(offset), event) for offset, event in enumerate(events))
+    MemoryWarehouseSink(tables).upsert(StagedBatch(BatchRef("events", 0, 0, 1), table, (), NO_VECTORS))
     return MemoryUserActivity(tables)
 
 
-def known(owns: dict[str, Sequence[str]], others: Sequence[str] = ()) -> Engagements:
-    """Who has what; ``others`` are items that somebody else has."""
-    users = list(owns)
-    items = sorted({item for own in owns.values() for item in own}.union(others))
-    pairs = [(users.index(user), items.index(item)) for user, own in owns.items() for item in own]
+def build_engagements(own_items: dict[str, Sequence[str]], other_items: Sequence[str] = ()) -> Engagements:
+    """Engagements of users with their own items; ``other_items`` exist, but none of these users has them."""
+    users = list(own_items)
+    items = sorted({item for own in own_items.values() for item in own}.union(other_items))
+    pairs = [(users.index(user), items.index(item)) for user, own in own_items.items() for item in own]
     return Engagements(
         users,
         items,
@@ -43,56 +43,61 @@ def known(owns: dict[str, Sequence[str]], others: Sequence[str] = ()) -> Engagem
     )
 
 
-def ranked(engagements: Engagements, *rows: tuple[str, float, int]) -> Ranked:
-    """(item, score, people), best first."""
+def build_ranked(engagements: Engagements, *rows: tuple[str, float, int]) -> Ranked:
+    """Ranked items from rows of (item, score, people), best first."""
     items = [engagements.items.index(item) for item, _, _ in rows]
     return Ranked(
         np.asarray(items, dtype=np.int64), np.asarray([row[1] for row in rows]), np.asarray([row[2] for row in rows])
     )
 
 
-def shown(made: RecommendationList) -> list[tuple[str, str]]:
-    return [(item.item_id, item.source) for item in made.items]
+def items_and_sources(recommendations: RecommendationList) -> list[tuple[str, str]]:
+    return [(item.item_id, item.source) for item in recommendations.items]
 
 
-def test_what_similar_users_chose_comes_first() -> None:
-    """Then popular items in their order; none that the user has, and none twice."""
-    engagements = known({"u": ["own"]}, ["a", "b"])
+def test_items_of_similar_users_come_first() -> None:
+    """Popular items follow those of similar users, without duplicates and without items that the user has."""
+    engagements = build_engagements({"u": ["own"]}, ["a", "b"])
     builder = ListBuilder(user_activity({}), [("own", 9.0), ("b", 8.0), ("p", 7.0), ("q", 6.0)], 5)
-    [made] = builder.build_lists(["u"], [ranked(engagements, ("b", 0.5, 2), ("a", 0.4, 1))], engagements)
-    assert shown(made) == [("b", "similar_users"), ("a", "similar_users"), ("p", "popular"), ("q", "popular")]
-    assert (made.generated_at, made.source) == (5, "similar_users")
+    [result] = builder.build_lists(["u"], [build_ranked(engagements, ("b", 0.5, 2), ("a", 0.4, 1))], engagements)
+    assert items_and_sources(result) == [
+        ("b", "similar_users"),
+        ("a", "similar_users"),
+        ("p", "popular"),
+        ("q", "popular"),
+    ]
+    assert (result.generated_at, result.source) == (5, "similar_users")
 
 
 def test_an_item_has_text_reason_and_rounded_score() -> None:
-    """One person is one person; an item without a text has none; scores have six places."""
-    engagements = known({"u": []}, ["a", "b"])
+    """Each item has its text if there is one, a reason in correct grammar, and a score with six decimal places."""
+    engagements = build_engagements({"u": []}, ["a", "b"])
     builder = ListBuilder(user_activity({"a": "a cup", "p": "a pot"}), [("p", 1.23456789)], 5)
-    [made] = builder.build_lists(["u"], [ranked(engagements, ("a", 1 / 3, 1), ("b", 0.25, 12))], engagements)
-    assert [(item.text, item.score, item.reason) for item in made.items] == [
+    [result] = builder.build_lists(["u"], [build_ranked(engagements, ("a", 1 / 3, 1), ("b", 0.25, 12))], engagements)
+    assert [(item.text, item.score, item.reason) for item in result.items] == [
         ("a cup", 0.333333, "chosen by 1 person with similar taste"),
         (None, 0.25, "chosen by 12 people with similar taste"),
         ("a pot", 1.234568, "popular lately"),
     ]
 
 
-def test_each_user_gets_an_own_list() -> None:
-    """Lists come in the order of the users, and what one has is not left out for another."""
-    engagements = known({"u": ["a"], "v": ["b"]})
-    empty = ranked(engagements)
+def test_each_user_gets_a_separate_list() -> None:
+    """Lists are in the order of the users, and items that one user has are still recommended to others."""
+    engagements = build_engagements({"u": ["a"], "v": ["b"]})
+    empty = build_ranked(engagements)
     builder = ListBuilder(user_activity({}), [("a", 2.0), ("b", 1.0)], 5)
-    made = builder.build_lists(["v", "stranger", "u"], [empty, empty, empty], engagements)
-    assert [[item for item, _ in shown(each)] for each in made] == [["a"], ["a", "b"], ["b"]]
-    assert {each.source for each in made} == {"popular"}
+    lists = builder.build_lists(["v", "stranger", "u"], [empty, empty, empty], engagements)
+    assert [[item.item_id for item in result.items] for result in lists] == [["a"], ["a", "b"], ["b"]]
+    assert {result.source for result in lists} == {"popular"}
 
 
-def test_the_popular_list_is_the_best_of_the_popular() -> None:
-    """As many as a list may have, best first, and it says what it is; before the first event it is empty."""
+def test_the_popular_list_has_the_most_popular_items() -> None:
+    """The popular list is full, best first and marked as popular; before the first event it is empty."""
     popular = [(f"i{number:03d}", 1000.0 - number) for number in range(MAX_ITEMS + 5)]
-    made = ListBuilder(user_activity({"i000": "best"}), popular, 7).build_popular_list()
-    assert shown(made) == [(item, "popular") for item, _ in popular[:MAX_ITEMS]]
-    assert made.items[0].text == "best"
-    assert (made.generated_at, made.source) == (7, "popular")
+    result = ListBuilder(user_activity({"i000": "best"}), popular, 7).build_popular_list()
+    assert items_and_sources(result) == [(item, "popular") for item, _ in popular[:MAX_ITEMS]]
+    assert result.items[0].text == "best"
+    assert (result.generated_at, result.source) == (7, "popular")
     assert ListBuilder(user_activity({}), [], 7).build_popular_list().items == []
 
 
@@ -100,35 +105,35 @@ ITEMS = [f"i{number:02d}" for number in range(80)]
 
 
 @given(st.sets(st.sampled_from(ITEMS)), st.permutations(ITEMS), st.integers(0, MAX_ITEMS), st.permutations(ITEMS))
-def test_no_list_is_too_long_or_has_an_item_twice(
-    own: set[str], similar: list[str], chosen: int, popular: list[str]
+def test_no_list_is_too_long_or_repeats_an_item(
+    own: set[str], similar: list[str], count: int, popular: list[str]
 ) -> None:
-    """Whatever is similar, popular and owned: full where there is enough, similar items whole and first."""
-    engagements = known({"u": sorted(own)}, ITEMS)
-    best = [item for item in similar if item not in own][:chosen]
+    """A list begins with every item of similar users, is filled up with popular ones, and repeats none."""
+    engagements = build_engagements({"u": sorted(own)}, ITEMS)
+    best = [item for item in similar if item not in own][:count]
     builder = ListBuilder(user_activity({}), [(item, 1.0) for item in popular], 1)
-    [made] = builder.build_lists(["u"], [ranked(engagements, *((item, 1.0, 1) for item in best))], engagements)
-    items = [item.item_id for item in made.items]
+    [result] = builder.build_lists(["u"], [build_ranked(engagements, *((item, 1.0, 1) for item in best))], engagements)
+    items = [item.item_id for item in result.items]
     assert items[: len(best)] == best
     assert (
         items[len(best) :]
         == [item for item in popular if item not in own and item not in best][: MAX_ITEMS - len(best)]
     )
     assert len(items) == len(set(items)) == min(MAX_ITEMS, len(ITEMS) - len(own))
-    assert made.source == ("similar_users" if best else "popular")
+    assert result.source == ("similar_users" if best else "popular")
 
 
 @given(st.text(max_size=10), st.integers(0, 2**45), st.integers(300, 900))
-def test_a_list_lives_up_to_its_setting(user: str, computed_at: int, ttl_s: int) -> None:
-    """At most as long, at most 15 % and a rounding less, never under five minutes, and the same when done again."""
-    lives = list_ttl_s(user, computed_at, ttl_s)
-    assert max(300, 0.85 * ttl_s - 1) <= lives <= ttl_s
-    assert lives == list_ttl_s(user, computed_at, ttl_s)
+def test_a_ttl_is_at_most_15_percent_below_its_setting(user: str, computed_at: int, ttl_s: int) -> None:
+    """A TTL never exceeds its setting, never falls below five minutes, and is the same in a retry."""
+    actual = list_ttl_s(user, computed_at, ttl_s)
+    assert max(300, 0.85 * ttl_s - 1) <= actual <= ttl_s
+    assert actual == list_ttl_s(user, computed_at, ttl_s)
 
 
 @pytest.mark.parametrize("vary", ["user", "run"])
-def test_lists_do_not_end_together(vary: str) -> None:
-    """Of the lists of one run, and of one user's runs, no second takes more than a tenth."""
+def test_lists_do_not_expire_together(vary: str) -> None:
+    """At most a tenth of the lists of one run, or of one user's runs, have the same TTL."""
     pairs = [("u", number) if vary == "run" else (str(number), 1) for number in range(1000)]
-    lives = [list_ttl_s(user, run, 900) for user, run in pairs]
-    assert max(lives.count(each) for each in set(lives)) <= 100
+    ttls = [list_ttl_s(user, run, 900) for user, run in pairs]
+    assert max(ttls.count(ttl) for ttl in set(ttls)) <= 100

@@ -1,4 +1,4 @@
-"""Any history of the same events leaves every store the same, whatever the order, batches, crashes and replays."""
+"""The same events leave the same contents in every store, whatever the order, batches, crashes and replays."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ type Step = Run | Replay
 
 
 @dataclass
-class World:
+class Pipeline:
     """One shard, every store of events, and the engagement counts."""
 
     source: MemorySource = field(default_factory=lambda: MemorySource())
@@ -87,8 +87,8 @@ class World:
             self.files,
         )
 
-    def take(self, step: Step) -> None:
-        """Perform one step; the run after one that died takes the same batch."""
+    def perform(self, step: Step) -> None:
+        """Perform one step; a run after one that died ingests the same batch."""
         if isinstance(step, Run):
             ref = claim("events", 0, step.limit, self.stage_ports)
             reached = step.reached
@@ -102,7 +102,7 @@ class World:
         """Run until nothing is left, then aggregate."""
         high = self.source.offsets(0).high
         while self.ledger.position("events", 0) != high:
-            self.take(Run())
+            self.perform(Run())
         aggregate_touched(memory.MemoryEngagement(self.tables))
 
     def _ingest(self, ref: BatchRef, reached: frozenset[str] | None) -> None:
@@ -116,25 +116,25 @@ class World:
             commit(ref, CommitPorts(self.ledger, self.source, self.files))
 
     def contents(self) -> dict[str, Any]:
-        """What the stores hold, without a message's place in the topic and the bookkeeping of revisions."""
-        warehouse = {"/".join(identity): _plain(row) for identity, row in self.tables.events.items()}
-        sinks = {sink.name: {key: _plain(row) for key, row in sink.rows.items()} for sink in self._sinks()}
+        """The contents of every store, without the origin of each message and the bookkeeping of revisions."""
+        warehouse = {"/".join(identity): _content(row) for identity, row in self.tables.events.items()}
+        sinks = {sink.name: {key: _content(row) for key, row in sink.rows.items()} for sink in self._sinks()}
         return {"warehouse": warehouse, "engagement": self.tables.engagement, **sinks}
 
     def _sinks(self) -> tuple[MemorySink, ...]:
         return self.mongo, self.milvus, self.neo4j
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _content(row: dict[str, Any]) -> dict[str, Any]:
     bookkeeping = ("offset", "published_at", "replaces", "revised")
-    content = {name: value for name, value in row.items() if name not in bookkeeping}
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in content.items()}
+    columns = {name: value for name, value in row.items() if name not in bookkeeping}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in columns.items()}
 
 
 def _payload(**fields: Any) -> bytes:
-    hours = fields.pop("hour")
-    text = {"kind": "view", "occurred_at": f"2020-01-01T{hours:02d}:30:00Z"}
-    return json.dumps({**text, **fields}).encode()
+    hour = fields.pop("hour")
+    defaults = {"kind": "view", "occurred_at": f"2020-01-01T{hour:02d}:30:00Z"}
+    return json.dumps({**defaults, **fields}).encode()
 
 
 EVENTS = st.builds(
@@ -154,41 +154,42 @@ STEPS = st.one_of(
 )
 
 
-def play(messages: list[bytes], steps: list[Step]) -> World:
-    """The world after these messages were published one by one, with a step between any two."""
-    world = World()
+def run_history(messages: list[bytes], steps: list[Step]) -> Pipeline:
+    """Publish the messages in order, with one step after each, then perform the other steps and drain the shard."""
+    pipeline = Pipeline()
     for number, message in enumerate(messages):
-        world.source.append(0, None, message, 1_600_000_000_000 + number)
+        pipeline.source.append(0, None, message, 1_600_000_000_000 + number)
         if number < len(steps):
-            world.take(_shift(steps[number]))
+            pipeline.perform(_shift(steps[number]))
     for step in steps[len(messages) :]:
-        world.take(_shift(step))
-    world.drain()
-    return world
+        pipeline.perform(_shift(step))
+    pipeline.drain()
+    return pipeline
 
 
 def _shift(step: Step) -> Step:
+    """The step with the times of a replay counted from the first message."""
     if isinstance(step, Run):
         return step
     return Replay(1_600_000_000_000 + step.start, 1_600_000_000_000 + step.end)
 
 
 def _valid(messages: list[bytes]) -> list[Event]:
-    """The messages that are events and have a text or an item."""
+    """The valid events of these messages: those with a text or an item."""
     events = [decode(message) for message in messages if message != b"not an event"]
-    return [each for each in events if each.text is not None or each.item_id is not None]
+    return [event for event in events if event.text is not None or event.item_id is not None]
 
 
 @settings(deadline=None, max_examples=150)  # a busy machine is not a failure
 @given(MESSAGES, st.lists(STEPS, max_size=10), st.randoms(use_true_random=False))
 def test_every_store_converges_whatever_happened(messages: list[bytes], steps: list[Step], random: Any) -> None:
-    """In any order, in batches of any size, with runs that die between two stores and with replays."""
-    undisturbed = play(messages, [])
-    disturbed = play(random.sample(messages, len(messages)), steps)
+    """Order, batch sizes, runs that die between two stores and replays make no difference to the final contents."""
+    undisturbed = run_history(messages, [])
+    disturbed = run_history(random.sample(messages, len(messages)), steps)
     assert disturbed.contents() == undisturbed.contents()
 
 
-#: A content loses its text, then its item, and each run dies after the warehouse has the batch.
+#: An event loses its text, then its item, and the runs die once the warehouse has the batch.
 _INTERRUPTED = [
     _payload(user_id="u", message_id="a", version=version, hour=0, text=text, item_id=item)
     for version, (text, item) in enumerate([("x", "i"), (None, "j"), ("y", None)])
@@ -198,24 +199,24 @@ _INTERRUPTED = [
 @settings(deadline=None, max_examples=150)  # a busy machine is not a failure
 @example(_INTERRUPTED, [Run(), Run(reached=frozenset({"warehouse"})), Run(), Run(reached=frozenset({"warehouse"}))])
 @given(MESSAGES, st.lists(STEPS, max_size=10))
-def test_every_store_holds_the_newest_contents_that_it_keeps(messages: list[bytes], steps: list[Step]) -> None:
-    """Each store holds the winning content of each identity, or nothing if that content lacks the field it needs."""
-    world = play(messages, steps)
+def test_every_store_has_the_newest_contents(messages: list[bytes], steps: list[Step]) -> None:
+    """Each store has the winning content of each identity, or nothing if that content lacks the required field."""
+    pipeline = run_history(messages, steps)
     winners = newest(_valid(messages))
-    for sink, needs in ((world.mongo, None), (world.milvus, "text"), (world.neo4j, "item_id")):
-        expected = {key for key, each in winners.items() if needs is None or getattr(each, needs) is not None}
+    for sink, needs in ((pipeline.mongo, None), (pipeline.milvus, "text"), (pipeline.neo4j, "item_id")):
+        expected = {key for key, event in winners.items() if needs is None or getattr(event, needs) is not None}
         assert {key: row["digest"] for key, row in sink.rows.items()} == {key: winners[key].digest for key in expected}
         assert sink.count() == len(expected)
-    assert world.warehouse.count() == len(winners)
-    engaged = sum(events for events, _, _ in world.tables.engagement.values())
+    assert pipeline.warehouse.count() == len(winners)
+    engaged = sum(events for events, _, _ in pipeline.tables.engagement.values())
     assert engaged == len(winners)
 
 
 @settings(deadline=None, max_examples=50)  # a busy machine is not a failure
 @given(MESSAGES, st.lists(STEPS, max_size=8))
 def test_every_invalid_message_is_a_dead_letter(messages: list[bytes], steps: list[Step]) -> None:
-    """However often a batch is staged, the letters have the origins of the invalid messages, and each is read once."""
-    world = play(messages, steps)
+    """However often a batch is staged, each invalid message is one dead letter, and each is read once."""
+    pipeline = run_history(messages, steps)
     bad = len(messages) - len(_valid(messages))
-    origins = {letter.origin for letter in world.letters.letters}
-    assert len(origins) == len(list(world.letters.read())) == bad
+    origins = {letter.origin for letter in pipeline.letters.letters}
+    assert len(origins) == len(list(pipeline.letters.read())) == bad
