@@ -1,4 +1,4 @@
-"""The rule of all sinks, on the one that is fast enough to try thousands of histories."""
+"""The rule that all sinks follow, tested on the one that is fast enough for thousands of histories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BATCHES = st.lists(st.lists(CONTENTS, min_size=1, max_size=4), max_size=6)
 
 
 def _stage(batch: list[Event], stored: dict[str, Event]) -> list[Event]:
-    """What staging leaves of a batch: each identity once, and nothing that a newer stored content stands for."""
+    """The events that staging passes on: each identity once, and none that a newer stored content supersedes."""
     return [
         event
         for event in newest(batch).values()
@@ -34,21 +34,21 @@ def _stage(batch: list[Event], stored: dict[str, Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize("needs", [None, "text", "item_id"])
-@settings(deadline=None)  # a busy machine is no failure
-@given(batches=BATCHES, repeated=st.booleans())
-def test_the_order_and_the_batches_do_not_matter(needs: str | None, batches: list[list[Event]], repeated: bool) -> None:
-    """However contents come, and however often a batch runs again, the newest of each identity is what stands."""
+@settings(deadline=None)  # a busy machine is not a failure
+@given(batches=BATCHES, repeat=st.booleans())
+def test_order_and_batching_do_not_matter(needs: str | None, batches: list[list[Event]], repeat: bool) -> None:
+    """In any order and batches, repeated or not, the newest content of each identity is stored in the end."""
     sink = MemorySink("any", needs)
     stored: dict[str, Event] = {}
     for batch in batches:
         staged = _stage(batch, stored)
-        for _ in range(1 + repeated):
+        for _ in range(1 + repeat):
             sink.upsert(batch_of(staged, replaces=True))
         stored = newest([*stored.values(), *staged])
-    standing = newest(event for batch in batches for event in batch)
+    winners = newest(event for batch in batches for event in batch)
     expected = {
         event_id: (event.version, event.digest)
-        for event_id, event in standing.items()
+        for event_id, event in winners.items()
         if needs is None or getattr(event, needs) is not None
     }
     assert {event_id: (row["version"], row["digest"]) for event_id, row in sink.rows.items()} == expected
@@ -60,10 +60,10 @@ ORDERS = st.lists(CONTENTS.filter(lambda event: event.text is not None), max_siz
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(orders=ORDERS)
-def test_without_staging_any_order_of_texts_ends_the_same(orders: tuple[list[Event], list[Event]]) -> None:
-    """The sink alone settles contents that it keeps, announced or not."""
+def test_the_sink_alone_resolves_contents_that_it_keeps(orders: tuple[list[Event], list[Event]]) -> None:
+    """Even without staging, contents that all have the required field end the same in any order."""
     digests = []
     for order in orders:
         sink = MemorySink("any", "text")

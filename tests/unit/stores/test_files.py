@@ -1,4 +1,4 @@
-"""The files between tasks: on a disk, and on a file system of objects."""
+"""Arrow files between tasks, on a disk and in an object store."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ NAME = "batches/one/events.arrow"
 
 @pytest.fixture(params=["file", "memory"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> ArrowFiles:
-    """An empty place; ``memory`` shows an object only when it is whole, as an object store does."""
+    """An empty location; ``memory`` shows an object only once it is complete, like an object store."""
     return ArrowFiles(f"file://{tmp_path}/deep/er" if request.param == "file" else f"memory://{uuid.uuid4().hex}")
 
 
 def table(number: int, rows: int = 3) -> pa.Table:
-    """Rows that all hold ``number``."""
+    """Rows that all contain ``number``."""
     return pa.table({"number": [number] * rows})
 
 
-def test_a_table_comes_out_as_it_went_in(files: ArrowFiles) -> None:
-    """Schema and rows, empty tables and odd texts too; folders are made as they are needed."""
+def test_a_table_is_read_back_unchanged(files: ArrowFiles) -> None:
+    """Schema and rows stay the same, even of empty tables and unusual texts; folders are created as needed."""
     odd = events_table([(record(7), event(text='a "quoted"\n\U0001f9e1', value=-0.0, occurred_at=-62135596800000))])
-    for name, given in [("a.arrow", odd), ("b/c/d.arrow", EVENT_SCHEMA.empty_table()), ("b/e.arrow", table(1))]:
-        files.write(name, given)
-        found = files.read(name)
-        assert found.equals(given)
-        assert found.schema.equals(given.schema)
+    for name, expected in [("a.arrow", odd), ("b/c/d.arrow", EVENT_SCHEMA.empty_table()), ("b/e.arrow", table(1))]:
+        files.write(name, expected)
+        actual = files.read(name)
+        assert actual.equals(expected)
+        assert actual.schema.equals(expected.schema)
 
 
-def test_the_last_write_stands(files: ArrowFiles) -> None:
-    """A task that runs again writes its file again."""
+def test_the_last_write_wins(files: ArrowFiles) -> None:
+    """A task that runs again replaces its file."""
     for number, rows in [(1, 1000), (2, 3)]:
         files.write(NAME, table(number, rows))
     assert files.read(NAME).equals(table(2, 3))
 
 
 def test_a_missing_file_says_where_to_restart(files: ArrowFiles) -> None:
-    """The error names the file and the task to clear, whether or not its folder exists."""
+    """The error names the missing file and the task to clear, whether or not the folder exists."""
     files.write(NAME, table(1))
     for name in ("batches/one/vectors.arrow", "batches/two/events.arrow"):
         with pytest.raises(StagedBatchMissingError, match=rf"{name} does not exist.*Clear the run from its first task"):
             files.read(name)
 
 
-def test_a_folder_is_deleted_alone(files: ArrowFiles) -> None:
-    """Everything in it is gone, what only begins like it stays; to delete it again, or what never was, is no error."""
+def test_deleting_a_folder_spares_folders_with_the_same_prefix(files: ArrowFiles) -> None:
+    """Only the files of the folder are deleted, and deleting a folder that does not exist is not an error."""
     names = [f"batches/{name}.arrow" for name in ("a/1", "a/b/2", "ab/1", "b/1")]
     for name in names:
         files.write(name, table(1))
@@ -71,8 +71,8 @@ def test_a_folder_is_deleted_alone(files: ArrowFiles) -> None:
         assert files.read(name).equals(table(1))
 
 
-def test_a_file_can_be_written_again_after_its_folder_went(files: ArrowFiles) -> None:
-    """A cleared run begins from nothing."""
+def test_a_file_can_be_written_again_after_its_folder_was_deleted(files: ArrowFiles) -> None:
+    """A run that is cleared after its files were deleted can write them again."""
     files.write(NAME, table(1))
     files.delete("batches/one/")
     files.write(NAME, table(2))
@@ -80,8 +80,8 @@ def test_a_file_can_be_written_again_after_its_folder_went(files: ArrowFiles) ->
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """A disk that is full in the middle of a file, as the kernel says it: writing on fails."""
+def limit_file_size(size: int) -> Iterator[None]:
+    """Act like a disk that fills up in the middle of a file: the kernel rejects further writes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -90,15 +90,15 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_write_that_fails_half_way_is_not_seen(tmp_path: Path, there: bool) -> None:
-    """What stood stays whole, or nothing is there; the error may pass and names the setting."""
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failed_write_is_never_visible(tmp_path: Path, exists: bool) -> None:
+    """A failed write leaves the previous file, if any, intact; the error is transient and names the setting."""
     files = ArrowFiles(f"file://{tmp_path}")
-    if there:
+    if exists:
         files.write(NAME, table(1))
-    with files_of_at_most(10_000), pytest.raises(TransientError, match="MILLRACE_BATCH_PATH"):
+    with limit_file_size(10_000), pytest.raises(TransientError, match="MILLRACE_BATCH_PATH"):
         files.write(NAME, table(2, rows=100_000))
-    if there:
+    if exists:
         assert files.read(NAME).equals(table(1))
     else:
         with pytest.raises(StagedBatchMissingError):
@@ -109,8 +109,8 @@ def test_a_write_that_fails_half_way_is_not_seen(tmp_path: Path, there: bool) ->
     assert list((tmp_path / "batches").iterdir()) == []
 
 
-def test_writers_and_readers_do_not_meet_halfway(tmp_path: Path) -> None:
-    """Tries of one task at the same time, and readers beside them: every reading is one whole table."""
+def test_readers_never_see_an_incomplete_file(tmp_path: Path) -> None:
+    """While several attempts of one task write the same file, every read returns one complete table."""
     files = ArrowFiles(f"file://{tmp_path}")
     tables = [table(number, rows=20_000) for number in range(4)]
     files.write(NAME, tables[0])
@@ -123,20 +123,20 @@ def test_writers_and_readers_do_not_meet_halfway(tmp_path: Path) -> None:
         return all(_is_one_of(files.read(NAME), tables) for _ in range(25))
 
     with ThreadPoolExecutor(6) as pool:
-        writing = pool.map(write, range(4))
-        reading = pool.map(read, range(2))
-        assert list(writing) == [None] * 4
-        assert list(reading) == [True] * 2
+        writes = pool.map(write, range(4))
+        reads = pool.map(read, range(2))
+        assert list(writes) == [None] * 4
+        assert list(reads) == [True] * 2
 
 
-def _is_one_of(found: pa.Table, tables: Sequence[pa.Table]) -> bool:
-    return any(found.equals(whole) for whole in tables)
+def _is_one_of(actual: pa.Table, tables: Sequence[pa.Table]) -> bool:
+    return any(actual.equals(expected) for expected in tables)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """A file where the folder should be: the error may pass, and names the setting that says where."""
-    (tmp_path / "taken").write_text("")
-    files = ArrowFiles(f"file://{tmp_path}/taken")
+def test_an_unusable_location_is_reported(tmp_path: Path) -> None:
+    """If a file exists where the folder should be, the error is transient and names the setting of the location."""
+    (tmp_path / "file").write_text("")
+    files = ArrowFiles(f"file://{tmp_path}/file")
     with pytest.raises(TransientError, match="MILLRACE_BATCH_PATH"):
         files.write(NAME, table(1))
     with pytest.raises(TransientError, match="MILLRACE_BATCH_PATH"):

@@ -1,4 +1,4 @@
-"""Ids in Milvus filters."""
+"""Quoting ids in Milvus filters."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from include.stores.milvus import any_of, quote
 
-#: A string as Milvus reads it: no bare quote, backslash or line end inside.
+#: A string as Milvus parses it: without an unescaped quote, backslash or line break.
 STRING = re.compile(r'"(?:[^"\\\n\r]|\\["\\nr])*"')
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.text())
-def test_a_quoted_text_ends_where_it_should(text: str) -> None:
-    """Nothing in an id ends the string that holds it, and what Milvus unquotes is the id."""
+def test_any_text_can_be_quoted(text: str) -> None:
+    """No character of an id ends its string early, and Milvus unquotes the string to the same id."""
     quoted = quote(text)
     assert STRING.fullmatch(quoted)
     escapes = {"\\\\": "\\", '\\"': '"', "\\n": "\n", "\\r": "\r"}
-    assert re.sub(r"\\.", lambda found: escapes[found.group()], quoted[1:-1]) == text
+    assert re.sub(r"\\.", lambda match: escapes[match.group()], quoted[1:-1]) == text
 
 
-def test_a_filter_for_several_ids() -> None:
-    """One list, in the order given."""
+def test_several_ids_are_one_filter() -> None:
+    """A filter for several ids lists them quoted, in the order given."""
     assert any_of("id", ["a", 'b"', "c\\"]) == r'id in ["a","b\"","c\\"]'

@@ -1,4 +1,4 @@
-"""Field names on their way into MongoDB and back."""
+"""Escaping field names for MongoDB, and unescaping them again."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def _names(value: Any) -> list[str]:
     return [name for member in value for name in _names(member)] if isinstance(value, list) else []
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(VALUES)
-def test_every_name_finds_its_way_back(value: Any) -> None:
-    """Two names never become one, whatever full-width signs they had before."""
+def test_escaping_is_reversible(value: Any) -> None:
+    """Unescaping restores every name, whatever full-width characters it contains, so no two names become one."""
     assert unescape_names(escape_names(value)) == value
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(VALUES)
-def test_no_stored_name_is_an_operator_or_a_path(value: Any) -> None:
-    """Neither ``$`` nor ``.`` is left in a name; values are never touched."""
-    assert not any(mark in name for name in _names(escape_names(value)) for mark in "$.")
+def test_no_escaped_name_is_an_operator_or_a_path(value: Any) -> None:
+    """An escaped name contains neither ``$`` nor ``.``, which have a meaning to MongoDB."""
+    assert not any(character in name for name in _names(escape_names(value)) for character in "$.")
 
 
-def test_names_stay_readable() -> None:
-    """The twins look like what they stand for."""
+def test_escaped_names_stay_readable() -> None:
+    """The replacement characters look like the ones that they replace."""
     assert escape_names({"$a.b": {"＄": "$"}}) == {"＄a．b": {"＼＄": "$"}}

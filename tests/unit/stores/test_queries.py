@@ -13,28 +13,30 @@ FILE = PROJECT / "include" / "stores" / "warehouse" / "queries.sql"
 
 
 def test_each_statement_has_the_name_above_it(tmp_path: Path) -> None:
-    """What stands before the first name is no statement; a statement keeps its lines, and ends with the next name."""
+    """A statement keeps its lines and ends at the next name; text before the first name is ignored."""
     file = tmp_path / "queries.sql"
-    file.write_text("-- a word ahead\n\n-- name: one \nSELECT 1\n  -- why\n  , 2\n\n-- name: two\nSELECT '-- name'\n")
+    file.write_text(
+        "-- an introduction\n\n-- name: one \nSELECT 1\n  -- why\n  , 2\n\n-- name: two\nSELECT '-- name'\n"
+    )
     assert load_queries(file) == {"one": "SELECT 1\n  -- why\n  , 2", "two": "SELECT '-- name'"}
 
 
 def test_a_file_without_names_has_no_statements(tmp_path: Path) -> None:
-    """Nothing is guessed."""
+    """A statement without a name above it is not loaded."""
     file = tmp_path / "queries.sql"
     file.write_text("SELECT 1;\n")
     assert load_queries(file) == {}
 
 
-def test_no_name_is_given_twice() -> None:
-    """A second statement of a name would silently take the place of the first."""
+def test_statement_names_are_unique() -> None:
+    """No two statements share a name, because the second would silently replace the first."""
     names = re.findall(r"^-- name: *(\S+)", FILE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(names) == sorted(SQL)
     assert all(SQL.values())
 
 
-def test_what_is_asked_for_is_there_and_the_other_way_round() -> None:
-    """Every statement that the code names exists, and none is left that nobody names."""
+def test_every_statement_exists_and_is_used() -> None:
+    """Every statement that the code names exists, and every existing statement is used."""
     sources = [path.read_text(encoding="utf-8") for path in (PROJECT / "include").rglob("*.py")]
     used = {name for source in sources for name in re.findall(r'SQL\["(\w+)"\]', source)}
     assert used == set(SQL)
