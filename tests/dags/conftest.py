@@ -1,4 +1,4 @@
-"""Airflow for tests of the DAGs: a home of its own, made before Airflow is imported for the first time."""
+"""Airflow for the DAG tests: a temporary home, created before Airflow is first imported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ os.environ.update(
 
 @pytest.fixture(scope="session")
 def bag() -> Any:
-    """The project's DAGs, parsed as the dag-processor does."""
+    """The project's DAGs, parsed as the dag-processor parses them."""
     from airflow.dag_processing.dagbag import BundleDagBag
 
     folder = PROJECT / "dags"

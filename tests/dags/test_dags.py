@@ -34,7 +34,7 @@ def test_every_dag_parses(bag: Any) -> None:
 
 @pytest.mark.parametrize("dag_id", INGEST)
 def test_only_sinks_that_need_vectors_wait_for_embed(bag: Any, dag_id: str) -> None:
-    """stage, then every sink in parallel, the ones that need vectors after embed, and commit after all of them."""
+    """All sinks run in parallel after stage, those that need vectors only after embed, and commit comes last."""
     expected = {("stage", "embed"), ("stage", "commit")}
     for sink, spec in SINKS.items():
         expected |= {("stage", f"upsert_{sink}"), (f"upsert_{sink}", "commit")}
@@ -54,7 +54,7 @@ def test_precompute_builds_every_profile_before_the_first_list(bag: Any) -> None
 
 @pytest.mark.parametrize("dag_id", [*INGEST, *OTHERS])
 def test_every_dag_follows_the_rules(bag: Any, dag_id: str) -> None:
-    """One run at a time, no catch-up, retries by the one policy, a time limit, an owner, a documentation page."""
+    """Every DAG has one run at a time, no catch-up, the retry policy, a time limit, an owner and documentation."""
     dag = bag.dags[dag_id]
     assert dag.max_active_runs == 1
     assert dag.catchup is False
@@ -73,8 +73,8 @@ def test_serialisation_is_stable(bag: Any, dag_id: str) -> None:
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.serialization.serialized_objects import DagSerialization
 
-    again = BundleDagBag(dag_folder=PROJECT / "dags", bundle_path=PROJECT / "dags", bundle_name="dags-folder")
-    first, second = (DagSerialization.serialize_dag(each.dags[dag_id]) for each in (bag, again))
+    reparsed = BundleDagBag(dag_folder=PROJECT / "dags", bundle_path=PROJECT / "dags", bundle_name="dags-folder")
+    first, second = (DagSerialization.serialize_dag(parsed.dags[dag_id]) for parsed in (bag, reparsed))
     assert json.dumps(first, sort_keys=True, default=str) == json.dumps(second, sort_keys=True, default=str)
     assert DagSerialization.deserialize_dag(first).dag_id == dag_id
 
@@ -120,7 +120,7 @@ def test_parsing_imports_no_driver() -> None:
         f"print([name for name in {heavy!r} if name in set(sys.modules) - before])"
     )
     path = {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'dags'}:{PROJECT / 'plugins'}"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         env={**os.environ, **path},
         capture_output=True,
@@ -128,11 +128,11 @@ def test_parsing_imports_no_driver() -> None:
         check=True,
         timeout=120,
     )
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
 def test_a_task_parses_only_its_own_dag(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When Airflow says which DAG a process needs, no other is built: 64 shards cost a task no more than one."""
+    """A task builds only the DAG that Airflow asks for, so that 64 shards cost it no more than one."""
     import ingest
 
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "ingest_shard_003")

@@ -49,9 +49,9 @@ print(json.dumps({"before": before, "after": after, "loaded": loaded, "messages"
 
 
 def start(component: str) -> dict[str, Any]:
-    """The state of an Airflow component before and after it called the listener."""
+    """The state of an Airflow component before and after it calls the listener."""
     path = os.pathsep.join([str(PROJECT), str(PROJECT / "plugins")])
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _PROGRAM, component],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -59,7 +59,7 @@ def start(component: str) -> dict[str, Any]:
         check=True,
         timeout=300,
     )
-    state: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    state: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return state
 
 
@@ -70,26 +70,26 @@ def scheduler() -> dict[str, Any]:
 
 
 def test_every_module_exists(scheduler: dict[str, Any]) -> None:
-    """A misspelt or missing name, which only causes a warning in production, fails here."""
+    """Every module on the list can be imported; in production a wrong name would only cause a warning."""
     assert scheduler["messages"] == []
     assert scheduler["loaded"] == list(preload.modules_to_preload())
 
 
 def test_preloading_only_imports_modules(scheduler: dict[str, Any]) -> None:
-    """Preloading creates no thread, socket or process, which a fork would break."""
+    """Preloading creates no threads, sockets or processes, because they would not survive a fork."""
     assert scheduler["after"] == scheduler["before"]
     assert scheduler["after"]["threads"] == ["MainThread"]
 
 
 @pytest.mark.parametrize("component", ["triggerer", "dag-processor", "api-server"])
 def test_only_the_scheduler_preloads(component: str) -> None:
-    """Components that fork no tasks would only use more memory."""
-    own = {"include.pipeline.stage", "great_expectations", "pymilvus", "pandas", "psycopg2.extras"}
-    assert not own & set(start(component)["loaded"])
+    """Components that never fork tasks preload nothing, because it would only cost memory."""
+    heavy = {"include.pipeline.stage", "great_expectations", "pymilvus", "pandas", "psycopg2.extras"}
+    assert not heavy & set(start(component)["loaded"])
 
 
 def test_the_list_contains_every_sink_and_no_duplicates() -> None:
-    """A registered sink is preloaded without further ado, and no module is listed twice."""
+    """Every registered sink is preloaded, and no module is listed twice."""
     modules = preload.modules_to_preload()
     assert len(set(modules)) == len(modules)
     assert {f"include.sinks.{name}" for name in SINKS} <= set(modules)

@@ -1,4 +1,4 @@
-"""The timetable of the ingest DAGs: nothing by itself, every hour on demand."""
+"""The timetable of the ingest DAGs: it schedules nothing by itself, but every hour can be backfilled."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ START = datetime(2010, 1, 1, tzinfo=UTC)
 MOMENTS = st.integers(0, 3_000_000_000).map(lambda seconds: instance(START + timedelta(seconds=seconds)))
 
 
-def hours(first: datetime, last: datetime) -> list[tuple[datetime, datetime]]:
-    """The intervals of a backfill from ``first`` to ``last``, asked for one after the other as Airflow does."""
+def backfill_intervals(first: datetime, last: datetime) -> list[tuple[datetime, datetime]]:
+    """The intervals of a backfill from ``first`` to ``last``, requested one after another as Airflow does."""
     timetable = ReplayOnly("0 * * * *", timezone="UTC")
     restriction = TimeRestriction(instance(first), instance(last), catchup=True)
-    found: list[tuple[datetime, datetime]] = []
+    intervals: list[tuple[datetime, datetime]] = []
     before: DataInterval | None = None
     while info := timetable.next_dagrun_info(last_automated_data_interval=before, restriction=restriction):
         before = info.data_interval
         assert before is not None
-        found.append((before.start, before.end))
-    return found
+        intervals.append((before.start, before.end))
+    return intervals
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.none() | MOMENTS, st.none() | MOMENTS, st.none() | MOMENTS)
 def test_the_scheduler_never_gets_a_run(
     last: DateTime | None, earliest: DateTime | None, latest: DateTime | None
 ) -> None:
-    """Without catch-up, as our DAGs are, there is no next run, whatever ran before and whatever the limits."""
+    """With catch-up off, as in every ingest DAG, there is no next run, whatever ran before and whatever the limits."""
     timetable = ReplayOnly("0 * * * *", timezone="UTC")
     before = None if last is None else DataInterval(last, last + HOUR)
     restriction = TimeRestriction(earliest, latest, catchup=False)
@@ -42,29 +42,29 @@ def test_the_scheduler_never_gets_a_run(
 
 
 def test_a_backfill_gets_every_hour() -> None:
-    """From the first hour to the last, each once, each meeting the next."""
-    found = hours(START, START + 47 * HOUR)
-    assert found == [(START + n * HOUR, START + (n + 1) * HOUR) for n in range(48)]
+    """A backfill gets every hour from the first to the last exactly once, without gaps."""
+    intervals = backfill_intervals(START, START + 47 * HOUR)
+    assert intervals == [(START + n * HOUR, START + (n + 1) * HOUR) for n in range(48)]
 
 
 def test_a_backfill_takes_full_hours_only() -> None:
-    """A first moment within an hour begins with the next one."""
-    found = hours(START + timedelta(minutes=20), START + 2 * HOUR)
-    assert [start for start, _ in found] == [START + HOUR, START + 2 * HOUR]
+    """A backfill that starts within an hour begins with the next full hour."""
+    intervals = backfill_intervals(START + timedelta(minutes=20), START + 2 * HOUR)
+    assert [start for start, _ in intervals] == [START + HOUR, START + 2 * HOUR]
 
 
-def test_hours_are_hours_where_clocks_change() -> None:
-    """In the night of a change in Europe there are as many hours as ever: it counts in UTC."""
+def test_daylight_saving_time_has_no_effect() -> None:
+    """The night when clocks change in Europe has as many hours as any other, because the timetable uses UTC."""
     night = datetime(2026, 3, 28, 22, tzinfo=UTC)
-    found = hours(night, night + 5 * HOUR)
-    assert [end - start for start, end in found] == [HOUR] * 6
+    intervals = backfill_intervals(night, night + 5 * HOUR)
+    assert [end - start for start, end in intervals] == [HOUR] * 6
 
 
 def test_it_survives_serialisation() -> None:
-    """What the dag-processor writes the scheduler reads: still one that schedules nothing and can be backfilled."""
-    again = ReplayOnly.deserialize(ReplayOnly("0 * * * *", timezone="UTC").serialize())
-    assert isinstance(again, ReplayOnly)
-    assert again.summary == "replay only"
-    assert again.periodic
+    """The timetable that the scheduler deserialises still schedules nothing and can still be backfilled."""
+    restored = ReplayOnly.deserialize(ReplayOnly("0 * * * *", timezone="UTC").serialize())
+    assert isinstance(restored, ReplayOnly)
+    assert restored.summary == "replay only"
+    assert restored.periodic
     restriction = TimeRestriction(instance(START), None, catchup=False)
-    assert again.next_dagrun_info(last_automated_data_interval=None, restriction=restriction) is None
+    assert restored.next_dagrun_info(last_automated_data_interval=None, restriction=restriction) is None
