@@ -25,7 +25,7 @@ def vector_of(text: str) -> np.ndarray:
 
 
 def batch_of(events: Sequence[Event], *, replaces: bool = False) -> StagedBatch:
-    """The events as staging writes them. ``replaces`` is the answer of StoredVersions for all of them."""
+    """The events as staging writes them, every row with this value of ``replaces``."""
     table = events_table([(record(offset), event) for offset, event in enumerate(events)])
     column = EVENT_SCHEMA.get_field_index("replaces")
     table = table.set_column(column, EVENT_SCHEMA.field("replaces"), pa.array([replaces] * len(events), pa.bool_()))
@@ -37,10 +37,10 @@ def batch_of(events: Sequence[Event], *, replaces: bool = False) -> StagedBatch:
 
 
 def newest(contents: Iterable[Event]) -> dict[str, Event]:
-    """The version that a store must have of each event, by event id, once it has seen all of ``contents``."""
-    newest: dict[str, Event] = {}
+    """The winning content of each event, by event id: what a store must have once it has seen all of ``contents``."""
+    winners: dict[str, Event] = {}
     for event in contents:
-        other = newest.get(event.event_id)
+        other = winners.get(event.event_id)
         if other is None or event.precedence > other.precedence:
-            newest[event.event_id] = event
-    return newest
+            winners[event.event_id] = event
+    return winners

@@ -15,5 +15,5 @@ def event(**changes: Any) -> Event:
 
 
 def record(offset: int, value: bytes | None = None) -> Record:
-    """The Kafka message of an event."""
+    """A Kafka message of shard 0, published at the start of 1970."""
     return Record(shard=0, offset=offset, published_at=0, key=None, value=value)

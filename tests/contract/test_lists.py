@@ -41,7 +41,7 @@ class Subject:
 
 @pytest.fixture(params=["memory", "real"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    """Each implementation of the port; it may already have lists of other tests."""
+    """Each implementation of the port; it may already contain lists of other tests."""
     if request.param == "memory":
         memory = MemoryLists()
         yield Subject(memory, memory.get, lambda: memory.current, memory.requests.update)
@@ -135,7 +135,7 @@ def test_the_current_generation_is_the_last_one_set(subject: Subject, unique: st
 
 
 def test_lists_that_expire_soon_are_reported(subject: Subject, unique: str) -> None:
-    """Users whose list is missing or expires within the time are returned, in the order of the request."""
+    """Users whose list is missing or expires within the given time are returned, in the order of the request."""
     subject.lists.publish(unique, {"soon": packed(), "late": packed()}, {"soon": 30, "late": 600})
     assert subject.lists.expiring(unique, ["late", "none", "soon"], 60) == ["none", "soon"]
     assert subject.lists.expiring(unique + "x", ["late", "soon"], 60) == ["late", "soon"]
@@ -152,17 +152,18 @@ def test_a_list_expires(subject: Subject, unique: str) -> None:
     assert subject.lists.publish(unique, {"u": packed(NOW - 5)}, {"u": 60}) == 1
 
 
-def test_recent_readers_are_the_users_since_a_time(subject: Subject, unique: str) -> None:
-    """Users whose last request is at or after the time are returned, whatever characters their ids have."""
+def test_recent_readers_are_the_users_since_the_given_time(subject: Subject, unique: str) -> None:
+    """Users whose last request is at or after the given time are returned, whatever characters their ids contain."""
     now = int(time.time()) + 1_000_000_000  # later than any other test's requests
-    subject.add_readers({f"{unique}-{name}": now + at for name, at in {"before": -1, "at": 0, "ünï": 5}.items()})
+    requests = {"before": now - 1, "at": now, "ünï": now + 5}
+    subject.add_readers({f"{unique}-{name}": time for name, time in requests.items()})
     assert sorted(user for user in subject.lists.recent_readers(now) if user.startswith(unique)) == [
         f"{unique}-at",
         f"{unique}-ünï",
     ]
 
 
-def test_a_list_without_a_version_is_refused(subject: Subject, unique: str) -> None:
+def test_a_list_without_a_version_is_rejected(subject: Subject, unique: str) -> None:
     """If any value is not a packed list, nothing of the chunk is written."""
     with pytest.raises(PermanentError, match="version"):
         subject.lists.publish(unique, {"u": packed(), "v": b"short"}, {"u": 60, "v": 60})
@@ -202,7 +203,7 @@ def test_a_key_of_another_type_is_a_permanent_error(redis_settings: RedisSetting
 
 
 def test_a_wrong_password_is_a_permanent_error(redis_settings: RedisSettings, unique: str) -> None:
-    """No retry will make the password right."""
+    """A wrong password is not worth a retry."""
     lists = RedisLists(RedisSettings(redis_settings.url.replace("redis://:", "redis://:wrong")))
     with pytest.raises(PermanentError, match="Redis"):
         lists.publish(unique, {"a": packed()}, ONE_MINUTE)
@@ -210,7 +211,7 @@ def test_a_wrong_password_is_a_permanent_error(redis_settings: RedisSettings, un
 
 
 def test_an_unavailable_server_is_a_transient_error(unique: str) -> None:
-    """A refused connection is worth a retry, whatever the call."""
+    """A refused connection is worth a retry, whichever call it interrupts."""
     lists = RedisLists(RedisSettings("redis://127.0.0.1:1/0"))
     for call in (
         lambda: lists.publish(unique, {"a": packed()}, ONE_MINUTE),

@@ -1,4 +1,4 @@
-"""The ports that the warehouse keeps, each held by one suite on the memory twin and on PostgreSQL."""
+"""The ports of the warehouse: one suite for the implementation in memory and the one on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class WarehouseUnderTest:
 
 
 def batch_of(ref: BatchRef, *events: Event) -> StagedBatch:
-    return StagedBatch(ref, events_table([(record(offset), each) for offset, each in enumerate(events)]))
+    return StagedBatch(ref, events_table((record(offset), event) for offset, event in enumerate(events)))
 
 
 @pytest.fixture(params=["memory", pytest.param("server", marks=pytest.mark.servers("postgres"))])
@@ -106,14 +106,14 @@ class TestWarehouseSink(ServerSinkSuite):
 
 
 def test_an_open_batch_is_claimed_again(warehouse: WarehouseUnderTest) -> None:
-    """A retry reads the same offsets, however many messages came in meanwhile."""
+    """A retry reads the same offsets, however many messages have arrived in the meantime."""
     first = warehouse.ledger.claim("events", 0, Offsets(0, 10), 5)
     assert first == BatchRef("events", 0, 0, 5)
     assert warehouse.ledger.claim("events", 0, Offsets(0, 99), 50) == first
 
 
 def test_batches_follow_one_another(warehouse: WarehouseUnderTest) -> None:
-    """After a commit the next batch begins where the last ended; at the end there is none."""
+    """After a commit the next batch begins where the last one ended, until nothing is left to read."""
     for start, end in [(3, 8), (8, 11)]:
         ref = warehouse.ledger.claim("events", 0, Offsets(3, 11), 5)
         assert ref == BatchRef("events", 0, start, end)
@@ -122,64 +122,64 @@ def test_batches_follow_one_another(warehouse: WarehouseUnderTest) -> None:
     assert warehouse.ledger.claim("events", 0, Offsets(3, 11), 5) is None
 
 
-def test_shards_and_topics_are_claimed_apart(warehouse: WarehouseUnderTest) -> None:
-    """What one shard has claimed means nothing to another, nor to another topic."""
+def test_shards_and_topics_are_claimed_separately(warehouse: WarehouseUnderTest) -> None:
+    """A claim for one shard affects neither other shards nor other topics."""
     warehouse.ledger.claim("events", 0, Offsets(0, 10), 5)
     assert warehouse.ledger.claim("events", 1, Offsets(2, 10), 5) == BatchRef("events", 1, 2, 7)
     assert warehouse.ledger.claim("other", 0, Offsets(0, 3), 5) == BatchRef("other", 0, 0, 3)
     assert warehouse.ledger.position("events", 1) is None
 
 
-@pytest.mark.parametrize("now", [Offsets(7, 20), Offsets(0, 3)])
-def test_offsets_that_are_not_there_are_an_error(warehouse: WarehouseUnderTest, now: Offsets) -> None:
-    """Messages removed before they were read, and a topic made anew, stop the shard instead of skipping."""
+@pytest.mark.parametrize("offsets", [Offsets(7, 20), Offsets(0, 3)])
+def test_missing_offsets_are_an_error(warehouse: WarehouseUnderTest, offsets: Offsets) -> None:
+    """Messages removed before they were read, or a recreated topic, stop the shard instead of being skipped."""
     first = warehouse.ledger.claim("events", 0, Offsets(0, 5), 5)
     assert first is not None
     warehouse.ledger.commit(first)
     with pytest.raises(OffsetsGoneError):
-        warehouse.ledger.claim("events", 0, now, 5)
+        warehouse.ledger.claim("events", 0, offsets, 5)
 
 
-def test_a_range_moves_nothing(warehouse: WarehouseUnderTest) -> None:
-    """Repeating a range leaves the shard's position and its next batch as they were."""
-    again = BatchRef("events", 0, 0, 4, BatchMode.RANGE)
+def test_a_range_does_not_move_the_position(warehouse: WarehouseUnderTest) -> None:
+    """Ingesting a range again changes neither the shard's position nor its next batch."""
+    ref = BatchRef("events", 0, 0, 4, BatchMode.RANGE)
     for _ in range(2):
-        warehouse.ledger.claim_range(again)
-        warehouse.ledger.record_staged(again, StageCounts(delivered=4, valid=4))
-        warehouse.ledger.commit(again)
+        warehouse.ledger.claim_range(ref)
+        warehouse.ledger.record_staged(ref, StageCounts(delivered=4, valid=4))
+        warehouse.ledger.commit(ref)
     assert warehouse.ledger.position("events", 0) is None
     assert warehouse.ledger.claim("events", 0, Offsets(0, 9), 5) == BatchRef("events", 0, 0, 5)
 
 
-def test_standing_tells_new_from_known(warehouse: WarehouseUnderTest) -> None:
-    """A fresh identity stands nowhere; a lower content has a newer one stored, a higher one an older."""
+def test_stored_versions_are_compared_with_a_batch(warehouse: WarehouseUnderTest) -> None:
+    """An event is outdated if a newer content is stored, and revises an older one; a new identity does neither."""
     low, high = event(version=1), event(version=2)
     other = event(message_id="other")
 
-    def asked(*events: Event) -> list[list[bool]]:
-        table = events_table([(record(offset), each) for offset, each in enumerate(events)])
+    def compare(*events: Event) -> list[list[bool]]:
+        table = events_table((record(offset), event) for offset, event in enumerate(events))
         return [column.tolist() for column in warehouse.stored_versions.compare(table)]
 
-    assert asked(low, other) == [[False, False], [False, False]]
+    assert compare(low, other) == [[False, False], [False, False]]
     warehouse.ingest(low)
-    assert asked(low, high, other) == [[False, False, False], [False, True, False]]
+    assert compare(low, high, other) == [[False, False, False], [False, True, False]]
     warehouse.ingest(high, start=1)
-    assert asked(low, high) == [[True, False], [True, True]]
+    assert compare(low, high) == [[True, False], [True, True]]
 
 
-def test_text_vectors_are_kept_by_generation(warehouse: WarehouseUnderTest) -> None:
-    """A vector comes back as it was, for its own generation only; the first one written stays."""
+def test_text_vectors_are_stored_by_generation(warehouse: WarehouseUnderTest) -> None:
+    """A vector is returned unchanged, for its own generation only, and is never overwritten."""
     warehouse.text_vectors.put(GENERATION, ["a", "b"], np.asarray([[1, 2], [3, 4]], dtype=np.float32))
     warehouse.text_vectors.put(GENERATION, ["a"], np.asarray([[9, 9]], dtype=np.float32))
-    found = warehouse.text_vectors.get(GENERATION, ["a", "b", "c"])
-    assert {name: vector.tolist() for name, vector in found.items()} == {"a": [1, 2], "b": [3, 4]}
+    stored = warehouse.text_vectors.get(GENERATION, ["a", "b", "c"])
+    assert {name: vector.tolist() for name, vector in stored.items()} == {"a": [1, 2], "b": [3, 4]}
     assert warehouse.text_vectors.get(Generation("test", "2", 2), ["a"]) == {}
     with warehouse.text_vectors.lock(GENERATION, "0"):
         assert warehouse.text_vectors.get(GENERATION, []) == {}
 
 
 def test_engagement_is_counted_by_hour_item_campaign_and_kind(warehouse: WarehouseUnderTest) -> None:
-    """Each touched hour becomes rows of its own; popularity sums them, a return weighs nothing."""
+    """Every touched hour is counted separately; popularity sums the hours, and a return adds nothing to it."""
     warehouse.ingest(
         event(message_id="1", item_id="x", value=1.5),
         event(message_id="2", item_id="x", user_id="v", campaign_id="c"),
@@ -195,7 +195,7 @@ def test_engagement_is_counted_by_hour_item_campaign_and_kind(warehouse: Warehou
     assert len(warehouse.engagement.popular(HOUR, half_life_days=30, limit=1)) == 1
 
 
-def test_counting_an_hour_twice_changes_nothing(warehouse: WarehouseUnderTest) -> None:
+def test_recounting_an_hour_changes_nothing(warehouse: WarehouseUnderTest) -> None:
     """A recount gives the same number of rows and the same popularity every time."""
     warehouse.ingest(event(message_id="1"), event(message_id="2", occurred_at=HOUR))
     hours = warehouse.recount_touched()
@@ -205,8 +205,8 @@ def test_counting_an_hour_twice_changes_nothing(warehouse: WarehouseUnderTest) -
     assert warehouse.engagement.popular(0, 30, 10) == before
 
 
-def test_a_repetition_touches_nothing(warehouse: WarehouseUnderTest) -> None:
-    """The same events again mark no hour and no user."""
+def test_a_duplicate_event_marks_nothing(warehouse: WarehouseUnderTest) -> None:
+    """Storing the same event again marks no hour and no user."""
     warehouse.ingest(event())
     warehouse.recount_touched()
     warehouse.activity.clear_changed_users(warehouse.activity.changed_users())
@@ -217,7 +217,7 @@ def test_a_repetition_touches_nothing(warehouse: WarehouseUnderTest) -> None:
 
 
 def test_a_corrected_event_touches_both_hours(warehouse: WarehouseUnderTest) -> None:
-    """When a newer version moves an event, the hour it left is counted again, and emptied."""
+    """When a newer version moves an event to another hour, both hours are recounted, and the old one becomes empty."""
     warehouse.ingest(event(item_id="old"))
     warehouse.recount_touched()
     warehouse.ingest(event(item_id="new", occurred_at=5 * HOUR, version=1), start=1)
@@ -226,7 +226,7 @@ def test_a_corrected_event_touches_both_hours(warehouse: WarehouseUnderTest) -> 
 
 
 def test_an_hour_touched_again_stays_touched(warehouse: WarehouseUnderTest) -> None:
-    """Clearing spares what was marked after it was read."""
+    """Clearing removes only the marks that were read, not those set in the meantime."""
     warehouse.ingest(event(message_id="1"))
     read = warehouse.engagement.touched_hours()
     warehouse.ingest(event(message_id="2"), start=1)
@@ -234,8 +234,8 @@ def test_an_hour_touched_again_stays_touched(warehouse: WarehouseUnderTest) -> N
     assert [mark.key for mark in warehouse.engagement.touched_hours()] == [read[0].key]
 
 
-def test_users_are_changed_once_their_batch_is_everywhere(warehouse: WarehouseUnderTest) -> None:
-    """Before the commit nobody is changed; a later batch's mark survives the clearing of an earlier one."""
+def test_users_count_as_changed_once_their_batch_is_committed(warehouse: WarehouseUnderTest) -> None:
+    """Users count as changed only after the commit, and the mark of a later batch survives clearing an earlier one."""
     ref = BatchRef("events", 0, 0, 1)
     warehouse.ledger.claim_range(ref)
     warehouse.sink.upsert(batch_of(ref, event()))
@@ -250,8 +250,8 @@ def test_users_are_changed_once_their_batch_is_everywhere(warehouse: WarehouseUn
     assert [mark.key for mark in warehouse.activity.changed_users()] == ["u"]
 
 
-def test_the_audience_knows_users_texts_and_items(warehouse: WarehouseUnderTest) -> None:
-    """Newest event, active users, how often each text, and each item's newest title before what users write."""
+def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTest) -> None:
+    """It reports the newest event, active users, counts per text, and each item's newest title, not user messages."""
     assert warehouse.activity.newest_event_ms() is None
     warehouse.ingest(
         event(message_id="1", item_id="x", text="old title"),
@@ -270,8 +270,8 @@ def test_the_audience_knows_users_texts_and_items(warehouse: WarehouseUnderTest)
     assert warehouse.activity.count_texts([]).num_rows == 0
 
 
-def test_the_centre_is_taken_at_a_hundred_texts_and_at_each_doubling(warehouse: WarehouseUnderTest) -> None:
-    """Until then there is none; when it is taken, every user is changed; in between it stays."""
+def test_the_centre_is_recomputed_at_a_hundred_texts_and_at_each_doubling(warehouse: WarehouseUnderTest) -> None:
+    """Recomputing the centre marks every user as changed; in between, it stays the same."""
     vectors = np.tile(np.asarray([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32), (100, 1))
     warehouse.ingest(event())
     warehouse.activity.clear_changed_users(warehouse.activity.changed_users())
@@ -292,8 +292,8 @@ def test_the_centre_is_taken_at_a_hundred_texts_and_at_each_doubling(warehouse: 
     assert [mark.key for mark in warehouse.activity.changed_users()] == ["u"]
 
 
-def test_what_a_row_may_hold_comes_back(warehouse: WarehouseUnderTest) -> None:
-    """Quotes, line breaks, emoji, extreme times and numbers are stored as they are."""
+def test_unusual_values_are_stored_unchanged(warehouse: WarehouseUnderTest) -> None:
+    """Quotes, line breaks, emoji, and extreme times and numbers are stored unchanged."""
     odd = 'a "quoted", \\ backslashed\nline\t\U0001f9e1 and, commas'
     warehouse.ingest(
         event(user_id=odd, message_id=odd, text=odd, item_id=odd, campaign_id=odd, kind=odd, extra='{"a":"\\"b\\""}'),
