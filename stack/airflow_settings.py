@@ -1,7 +1,7 @@
-"""``airflow_settings.yaml`` (the Astro CLI's format) with this installation's ports and secrets over it.
+"""``airflow_settings.yaml`` (the Astro CLI's format) merged with the ports and secrets of this installation.
 
-The file lists connections without passwords, pools and variables. Astro users have it read by their CLI and set
-``AIRFLOW_CONN_*`` for what is secret; here ``seeds`` fills that in.
+The file lists connections without passwords, pools and variables. The Astro CLI reads it too; its users set
+``AIRFLOW_CONN_*`` for the secrets, which ``build_seeds`` fills in here.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from include.errors import ConfigurationError
-from stack.config import LOOPBACK, PROJECT, LocalConfig
-from stack.credentials import Secrets
+from stack.config import PROJECT
+from stack.server import Connections
 
 FILE = PROJECT / "airflow_settings.yaml"
 
 
-def seeds(config: LocalConfig, secrets: Secrets, file: Path = FILE) -> dict[str, Any]:
-    """What ``scripts/seed_airflow.py`` writes into Airflow's database. Raises ``ConfigurationError``."""
+def build_seeds(overrides: Connections, file: Path = FILE) -> dict[str, Any]:
+    """The content that ``scripts/seed_airflow.py`` writes into Airflow's database.
+
+    ``overrides`` are connection fields that replace those of the file. Raises ``ConfigurationError``.
+    """
     content = _read(file)
-    here = _of_this_installation(config, secrets)
+    connections = _entries(content, "connections", "conn_id", "conn_type")
     return {
-        "connections": [_connection(entry, here) for entry in _entries(content, "connections", "conn_id", "conn_type")],
+        "connections": [_connection(entry, overrides.get(entry["conn_id"], {})) for entry in connections],
         "pools": [
             {"name": entry["pool_name"], "slots": entry["pool_slot"], "description": entry.get("pool_description", "")}
             for entry in _entries(content, "pools", "pool_name")
@@ -43,46 +46,35 @@ def _read(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise ConfigurationError(f"{file} cannot be read: {exc}") from exc
-    found = content.get("airflow") if isinstance(content, dict) else None
-    if not isinstance(found, dict):
+    root = content.get("airflow") if isinstance(content, dict) else None
+    if not isinstance(root, dict):
         raise ConfigurationError(f"{file} must begin with 'airflow:' and list connections, pools and variables below")
-    return found
+    return root
 
 
-def _entries(content: Mapping[str, Any], section: str, *needed: str) -> list[dict[str, Any]]:
-    """The entries of a section. Raises ``ConfigurationError`` for one without a field that it needs."""
+def _entries(content: Mapping[str, Any], section: str, *required: str) -> list[dict[str, Any]]:
+    """The entries of a section. Raises ``ConfigurationError`` for one that lacks a required field."""
     entries = content.get(section) or []
     if not isinstance(entries, list):
-        raise ConfigurationError(f"{FILE.name}: {section} must be a list, and is {entries!r}")
+        raise ConfigurationError(f"{FILE.name}: {section} must be a list, not {entries!r}")
     for entry in entries:
-        if not isinstance(entry, dict) or any(entry.get(name) in (None, "") for name in needed):
-            raise ConfigurationError(f"{FILE.name}: each of {section} needs {' and '.join(needed)}, and one is {entry}")
+        if not isinstance(entry, dict) or any(entry.get(name) in (None, "") for name in required):
+            raise ConfigurationError(f"{FILE.name}: every entry of {section} needs {' and '.join(required)}: {entry}")
     return entries
 
 
-def _connection(entry: Mapping[str, Any], here: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One connection as Airflow's model takes it; an unset field is absent."""
+def _connection(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """One connection as Airflow's model takes it, without unset fields."""
     name = entry["conn_id"]
-    given = entry.get("conn_extra") or {}
-    if not isinstance(given, dict):
-        raise ConfigurationError(f"{FILE.name}: conn_extra of {name} must be keys and values, and is {given!r}")
-    fields = ("conn_type", "host", "schema", "login", "port")
-    found = {key: entry.get(key if key == "conn_type" else f"conn_{key}") for key in fields}
-    over = dict(here.get(name, {}))
-    extra = {**given, **over.pop("extra", {})}
-    return {"conn_id": name, **{key: value for key, value in found.items() if value}, **over, "extra": extra}
-
-
-def _of_this_installation(config: LocalConfig, secrets: Secrets) -> dict[str, dict[str, Any]]:
-    def at(port: str, **more: Any) -> dict[str, Any]:
-        return {"host": LOOPBACK, "port": config.ports[port], **more}
-
+    extra = entry.get("conn_extra") or {}
+    if not isinstance(extra, dict):
+        raise ConfigurationError(f"{FILE.name}: conn_extra of {name} must be a mapping, not {extra!r}")
+    values = {field: entry.get(f"conn_{field}") for field in ("host", "schema", "login", "port")}
+    fields = {field: value for field, value in values.items() if value}
     return {
-        "kafka_default": {"extra": {"bootstrap.servers": config.address("kafka")}},
-        "mongo_default": at("mongo"),
-        "milvus_default": at("milvus"),
-        "neo4j_default": at("neo4j", password=secrets.neo4j),
-        "warehouse_default": at("postgres", password=secrets.postgres_warehouse),
-        "redis_default": at("redis", password=secrets.redis),
-        "embed_default": at("embed", password=secrets.embed_api_key),
+        "conn_id": name,
+        "conn_type": entry["conn_type"],
+        **fields,
+        **overrides,
+        "extra": {**extra, **overrides.get("extra", {})},
     }

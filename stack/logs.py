@@ -1,54 +1,55 @@
-"""The servers' logs on the screen."""
+"""Shows the servers' logs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from include.errors import ConfigurationError
 from stack.config import LocalConfig
-from stack.server import tail
+from stack.server import Report, tail
 
 _BLOCK = 1 << 16
 
 
-def show(config: LocalConfig, server: str | None, lines: int, follow: bool, say: Callable[[str], None] = print) -> None:
-    """The last lines of one log or of all. With ``follow`` it goes on until it is interrupted."""
+def show_logs(config: LocalConfig, server: str | None, lines: int, follow: bool, report: Report = print) -> None:
+    """Report the last lines of one log, or of all. With ``follow``, continue with new lines until interrupted."""
     files = _files(config, server)
-    places = {file: file.stat().st_size for file in files}
+    positions = {file: file.stat().st_size for file in files}
     for file in files:
-        say(f"==> {file} <==")
+        report(f"==> {file} <==")
         if lines > 0:
-            say(tail(file, lines))
+            report(tail(file, lines))
     while follow:
         time.sleep(0.3)
         for file in files:
-            places[file] = _say_news(file, places[file], say)
+            positions[file] = _report_new_lines(file, positions[file], report)
 
 
 def _files(config: LocalConfig, server: str | None) -> list[Path]:
-    known = sorted(config.logs.glob("*.log"))
-    if server is None and known:
-        return known
-    if server is not None and config.log(server) in known:
+    files = sorted(config.logs.glob("*.log"))
+    if server is None and files:
+        return files
+    if server is not None and config.log(server) in files:
         return [config.log(server)]
-    names = ", ".join(file.stem for file in known) or "none yet: start the servers with python -m stack up"
-    raise ConfigurationError(f"there is no log {server or ''} in {config.logs}; there are: {names}")
+    if not files:
+        raise ConfigurationError(f"there are no logs in {config.logs} yet: start the servers with python -m stack up")
+    names = ", ".join(file.stem for file in files)
+    raise ConfigurationError(f"there is no log of {server!r} in {config.logs}. Logs: {names}")
 
 
-def _say_news(file: Path, place: int, say: Callable[[str], None]) -> int:
-    """Say the whole lines written since ``place``; the place to go on from."""
+def _report_new_lines(file: Path, position: int, report: Report) -> int:
+    """Report the complete lines written since ``position``. Returns the position to continue from."""
     size = file.stat().st_size if file.exists() else 0
-    if size < place:
-        # The file was rotated: begin with the new one.
-        place = 0
-    if size == place:
-        return place
+    if size < position:
+        # The file was rotated: start at the beginning of the new one.
+        position = 0
+    if size == position:
+        return position
     with file.open("rb") as source:
-        source.seek(place)
+        source.seek(position)
         block = source.read(_BLOCK)
-    whole = block[: block.rfind(b"\n") + 1] or (block if len(block) == _BLOCK else b"")
-    for line in whole.decode("utf-8", errors="replace").splitlines():
-        say(f"{file.stem}: {line}")
-    return place + len(whole)
+    complete = block[: block.rfind(b"\n") + 1] or (block if len(block) == _BLOCK else b"")
+    for line in complete.decode("utf-8", errors="replace").splitlines():
+        report(f"{file.stem}: {line}")
+    return position + len(complete)

@@ -1,9 +1,9 @@
-"""Keep a server that would listen on every interface to the loopback one: ``python -I -S loopback.py COMMAND...``.
+"""Restricts a server that would listen on every interface to loopback: ``python -I -S loopback.py COMMAND...``.
 
-Milvus takes a port but no address for its listeners. Here the kernel hands each ``bind`` of the command to this
-process (seccomp user notification, Linux 5.5 and later, no privilege needed), which turns "any address" into
-127.0.0.1 before it lets the call go on. Where the kernel refuses that, the command runs as it is and says so.
-Signals are passed on, and the exit status is the command's. Standard library only.
+Milvus has a setting for the ports it listens on, but none for the address. The kernel hands each ``bind`` of the
+command to this process (seccomp user notification; Linux 5.5 or later, no privileges needed), which replaces the
+wildcard address by 127.0.0.1 and lets the call continue. If the kernel refuses, the command runs unrestricted, with a
+warning. Signals are forwarded, and the exit status is that of the command. Standard library only. See docs/adr/0011.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import socket
 import struct
 import sys
 
-#: Machine, audit architecture, numbers of seccomp(2) and bind(2).
+#: By machine: the audit architecture, and the system call numbers of seccomp(2) and bind(2).
 _SYSTEMS = {"x86_64": (0xC000003E, 317, 49), "aarch64": (0xC00000B7, 277, 200)}
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_PDEATHSIG = 38, 1
@@ -30,23 +30,23 @@ _NOTIF_RECV, _NOTIF_SEND = 0xC0502100, 0xC0182101
 _CONTINUE = 1
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 
-_ANY4, _HERE4 = bytes(4), bytes([127, 0, 0, 1])
-_ANY6, _HERE6 = bytes(16), bytes(10) + b"\xff\xff" + _HERE4
+_ANY4, _LOOPBACK4 = bytes(4), bytes([127, 0, 0, 1])
+_ANY6, _LOOPBACK6 = bytes(16), bytes(10) + b"\xff\xff" + _LOOPBACK4
 
 
 def loopback_address(address: bytes) -> bytes | None:
-    """The same socket address on the loopback interface, when it names every interface; else None."""
+    """The same socket address on the loopback interface; None unless it is a wildcard address."""
     family = struct.unpack_from("=H", address)[0] if len(address) >= 8 else socket.AF_UNSPEC
     if family == socket.AF_INET and address[4:8] == _ANY4:
-        return address[:4] + _HERE4 + address[8:]
+        return address[:4] + _LOOPBACK4 + address[8:]
     if family == socket.AF_INET6 and address[8:24] == _ANY6:
-        # The v4-mapped form: such a socket serves both families, and clients of ours come by 127.0.0.1.
-        return address[:8] + _HERE6 + address[24:]
+        # The IPv4-mapped form: a wildcard socket serves both families, and the clients connect to 127.0.0.1.
+        return address[:8] + _LOOPBACK6 + address[24:]
     return None
 
 
 def _filter(audit_arch: int, bind: int) -> bytes:
-    """A program for the kernel: notify on bind, allow all else."""
+    """A seccomp program that notifies on bind and allows everything else."""
     steps = [
         (_LOAD, 0, 0, 4),
         (_JUMP_EQUAL, 0, 3, audit_arch),
@@ -59,10 +59,10 @@ def _filter(audit_arch: int, bind: int) -> bytes:
 
 
 def _install() -> int:
-    """The notification descriptor for this process and all that it becomes. Raises ``OSError``."""
+    """Install the filter for this process and its children. Returns the notification descriptor; raises ``OSError``."""
     system = _SYSTEMS.get(platform.machine())
     if sys.platform != "linux" or system is None:
-        raise OSError(f"not known for {sys.platform} on {platform.machine()}")
+        raise OSError(f"not supported for {sys.platform} on {platform.machine()}")
     audit_arch, seccomp, bind = system
     libc = ctypes.CDLL(None, use_errno=True)
     program = _filter(audit_arch, bind)
@@ -76,19 +76,19 @@ def _install() -> int:
     return int(descriptor)
 
 
-def _become(command: list[str], channel: socket.socket) -> None:
+def _run_command(command: list[str], channel: socket.socket) -> None:
     try:
         descriptor = _install()
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
         channel.sendmsg([b"f"], [rights])
         os.close(descriptor)
     except OSError as exc:
-        print(f"warning: cannot keep {command[0]} to the loopback interface here: {exc}", flush=True)
+        print(f"warning: cannot restrict {command[0]} to the loopback interface: {exc}", flush=True)
     channel.close()
     os.execv(command[0], command)
 
 
-def _receive(channel: socket.socket) -> int | None:
+def _receive_descriptor(channel: socket.socket) -> int | None:
     message, ancillary, *_ = channel.recvmsg(1, socket.CMSG_SPACE(4))
     if not message or not ancillary:
         return None
@@ -97,23 +97,23 @@ def _receive(channel: socket.socket) -> int | None:
     return int(descriptors[0])
 
 
-def _answer(descriptor: int) -> None:
-    """Take one notification, put the address right in the caller's memory, let the call go on."""
+def _handle_bind(descriptor: int) -> None:
+    """Receive one notification, fix the address in the caller's memory and let the call continue."""
     notification = bytearray(80)
     fcntl.ioctl(descriptor, _NOTIF_RECV, notification)
     identity, pid = struct.unpack_from("=QI", notification)
     pointer, length = struct.unpack_from("=QQ", notification, 40)
     with contextlib.suppress(OSError), open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
         memory.seek(pointer)
-        wanted = loopback_address(memory.read(min(length, 128)))
-        if wanted is not None:
+        replacement = loopback_address(memory.read(min(length, 128)))
+        if replacement is not None:
             memory.seek(pointer)
-            memory.write(wanted)
+            memory.write(replacement)
     fcntl.ioctl(descriptor, _NOTIF_SEND, struct.pack("=QqiI", identity, 0, 0, _CONTINUE))
 
 
 def _serve(descriptor: int | None, child: int) -> int:
-    """Answer until the command has ended; its exit status."""
+    """Handle notifications until the command ends. Returns its exit status."""
     ended = os.pidfd_open(child)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
@@ -123,21 +123,21 @@ def _serve(descriptor: int | None, child: int) -> int:
         ready = dict(poll.poll())
         if descriptor is not None and ready.get(descriptor, 0) & select.POLLIN:
             with contextlib.suppress(OSError):
-                _answer(descriptor)
+                _handle_bind(descriptor)
         elif ended in ready:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def main(command: list[str]) -> None:
-    ours, theirs = socket.socketpair()
+    parent_end, child_end = socket.socketpair()
     child = os.fork()
     if child == 0:
-        ours.close()
-        _become(command, theirs)
-    theirs.close()
+        parent_end.close()
+        _run_command(command, child_end)
+    child_end.close()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(signum, lambda number, _: os.kill(child, number))
-    status = _serve(_receive(ours), child)
+    status = _serve(_receive_descriptor(parent_end), child)
     sys.exit(status if status >= 0 else 128 - status)
 
 

@@ -1,4 +1,4 @@
-"""Asking a server over HTTP, past any proxy: it is on this machine."""
+"""HTTP requests to servers on this machine, bypassing any proxy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def http_get(url: str, seconds: float = 3.0) -> bytes:
-    """The body of a 2xx answer. Raises ``OSError`` for every other answer, and for none."""
-    with _OPENER.open(url, timeout=seconds) as answer:
-        body: bytes = answer.read()
+    """The body of a 2xx response. Raises ``OSError`` for any other response, and for none."""
+    with _OPENER.open(url, timeout=seconds) as response:
+        body: bytes = response.read()
     return body
 
 
 def http_get_json(url: str, seconds: float = 3.0) -> dict[str, object]:
+    """The JSON object of a 2xx response. Raises as ``http_get`` does, and for any other content."""
     content = json.loads(http_get(url, seconds))
     if not isinstance(content, dict):
-        raise TransientError(f"{url} did not answer with a JSON object")
+        raise TransientError(f"{url} did not return a JSON object")
     return content

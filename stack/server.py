@@ -1,4 +1,4 @@
-"""What a local server is: how it is prepared, started, asked whether it answers, and stopped."""
+"""What a local server is: how it is prepared, started, checked and stopped, and what its clients need to know."""
 
 from __future__ import annotations
 
@@ -9,33 +9,39 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from include.errors import MillraceError, PermanentError
 from stack import records
 from stack.config import PROJECT, LocalConfig
-from stack.credentials import Secrets, write_private
+from stack.credentials import SecretFactory, Secrets, write_private
 
-#: All that a server inherits from the shell; the rest it gets from its ``Launch``, so every start is the same.
+#: The only variables a server inherits from the shell. The rest comes from its ``Launch``, so every start is the same.
 _INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "TZ",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
 )  # fmt: skip
 
+#: Gets one line of progress for the user.
+type Report = Callable[[str], None]
+#: Fields of Airflow connections, by connection id.
+type Connections = Mapping[str, Mapping[str, Any]]
+
 
 class ServerError(PermanentError):
-    """A local server did not come up. The message names its log and ends with the log's last lines."""
+    """A local server did not come up. The message names its log and ends with the last lines of it."""
 
 
 class CancelledError(MillraceError):
-    """Another server failed, or the user interrupted: what was under way has been given up."""
+    """The start was abandoned because another server failed or the user interrupted it."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """The user a server runs as when that is not ours."""
+    """The user a server runs as when it is not the current one."""
 
     name: str
     uid: int
@@ -44,7 +50,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Launch:
-    """The process to become. ``environment`` is added to the few variables that every server inherits."""
+    """The process that a server becomes. ``environment`` is added to the few variables that all servers inherit."""
 
     argv: tuple[str, ...]
     folder: Path
@@ -54,34 +60,38 @@ class Launch:
 
 @dataclass(frozen=True)
 class Stop:
-    """``signum`` asks the server to end, SIGKILL follows after ``seconds``. A lower ``order`` is stopped earlier."""
+    """``signum`` asks the server to stop; SIGKILL follows after the timeout. Lower ``order`` stops first."""
 
     signum: signal.Signals = signal.SIGTERM
-    seconds: int = 20
+    timeout_seconds: int = 20
     order: int = 30
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a server's functions may use. ``note`` says what is being done, for the progress on the screen."""
+    """What the functions of a server may use. ``report_progress`` says what is being done, for the user to see.
+
+    ``servers`` are all servers of the stack: Airflow needs the connections that the others declare.
+    """
 
     config: LocalConfig
     secrets: Secrets
+    servers: Sequence[Server]
     cancelled: threading.Event = field(default_factory=threading.Event)
-    note: Callable[[str], None] = lambda _: None
+    report_progress: Report = lambda _: None
 
     def run(self, name: str, launch: Launch, stdin: str = "") -> None:
-        """Run a tool to its end, output to the log of ``name``; it is ended when the start is cancelled.
+        """Run a tool to completion, with its output in the log of ``name``. Cancelling the start kills the tool.
 
-        Raises ``ServerError`` with the log's last lines when the tool fails.
+        Raises ``ServerError`` with the last lines of the log when the tool fails.
         """
         log = self.config.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         spec = write_spec(self.config, name + records.TOOL, launch)
         with log.open("ab") as output:
-            # The tool's own group: Ctrl-C reaches us alone, and we end the tool.
+            # In a process group of its own: Ctrl-C reaches only this process, which then kills the tool.
             process = subprocess.Popen(
-                launcher(spec), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+                launch_command(spec), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
             try:
                 status = _wait(process, stdin, self.cancelled)
@@ -95,31 +105,58 @@ class Context:
             raise ServerError(f"preparing {name} failed with exit code {status}. {log_hint(log)}")
 
 
-@dataclass(frozen=True)
-class Server:
-    """One server. ``ports`` names entries of ``LocalConfig.ports``; ``answers`` raises while it does not answer.
+def _no_variables(_config: LocalConfig, _secrets: Secrets) -> Mapping[str, str]:
+    return {}
 
-    ``settle_seconds`` is how long a start must last to count as one: a crash before it is a failed start, and
-    after a few of those the supervisor gives the server up.
+
+def _no_connections(_config: LocalConfig, _secrets: Secrets) -> Connections:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Everything the stack knows about one server; each file in ``stack/servers/`` declares its own.
+
+    - ``priority``: the order of starting and of ``status``, lowest first.
+    - ``check_health``: raises while the server does not respond.
+    - ``ports``: the default port numbers by name; clients use the first. ``heap``: the default size of its JVM heap.
+    - ``packages``: the Python modules it needs. ``jars``: its Maven coordinates, without their dependencies.
+    - ``secrets``: how to generate the secrets it needs, by name.
+    - ``client_variables`` and ``connections``: what its clients and Airflow need to reach it.
+    - ``needs``: the servers that must be up before it starts.
+    - ``min_uptime_seconds``: a process that ends earlier counts as a failed start; after a few of those the supervisor
+      gives up.
     """
 
     name: str
-    ports: tuple[str, ...]
+    priority: int
     launch: Callable[[Context], Launch]
-    answers: Callable[[Context], None]
+    check_health: Callable[[Context], None]
+    ports: Mapping[str, int] = field(default_factory=dict)
+    heap: str = ""
+    packages: tuple[str, ...] = ()
+    jars: tuple[str, ...] = ()
+    secrets: Mapping[str, SecretFactory] = field(default_factory=dict)
+    client_variables: Callable[[LocalConfig, Secrets], Mapping[str, str]] = _no_variables
+    connections: Callable[[LocalConfig, Secrets], Connections] = _no_connections
     prepare: Callable[[Context], None] = lambda _: None
     needs: tuple[str, ...] = ()
-    start_seconds: int = 120
-    settle_seconds: int = 3
+    start_timeout_seconds: int = 120
+    min_uptime_seconds: int = 3
     stop: Stop = field(default_factory=Stop)
 
+    @property
+    def main_port(self) -> str | None:
+        """The name of the port that clients use."""
+        return next(iter(self.ports), None)
+
     def write_spec(self, context: Context) -> Path:
-        """Write what the supervisor is to start."""
+        """Write the file from which the supervisor starts this server."""
         launch, settings = self.launch(context), self.settings(context)
-        return write_spec(context.config, self.name, launch, clears_orphans=True, settings=settings)
+        return write_spec(context.config, self.name, launch, kill_orphans=True, settings=settings)
 
     def settings(self, context: Context) -> dict[str, object]:
-        """All that makes this server another one for its clients or its memory, as JSON gives it back."""
+        """The settings that require a restart when they change, as JSON values."""
         config, launch = context.config, self.launch(context)
         return {
             "argv": list(launch.argv),
@@ -128,20 +165,20 @@ class Server:
             "heap": config.heaps.get(self.name),
         }
 
-    def differs(self, context: Context) -> bool:
-        """Whether it was last started with other settings than those of now."""
+    def settings_changed(self, context: Context) -> bool:
+        """Whether the settings differ from those of the last start."""
         path = spec_path(context.config, self.name)
         return bool(json.loads(path.read_text(encoding="utf-8")).get("settings") != self.settings(context))
 
 
 def write_spec(
-    config: LocalConfig, name: str, launch: Launch, *, clears_orphans: bool = False, settings: object = None
+    config: LocalConfig, name: str, launch: Launch, *, kill_orphans: bool = False, settings: object = None
 ) -> Path:
-    """Write what ``launch.py`` reads to become this process. Only its owner can read it: it carries secrets.
+    """Write the file from which ``launch.py`` becomes this process. It contains secrets: only its owner can read it.
 
-    ``settings`` is kept with it, for ``Server.differs``.
+    ``settings`` is stored for ``Server.settings_changed``.
     """
-    (config.run / "records").mkdir(parents=True, exist_ok=True)
+    records.folder(config.run).mkdir(parents=True, exist_ok=True)
     account = launch.account
     inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
     content = {
@@ -151,7 +188,7 @@ def write_spec(
         "environment": {**inherited, "NO_PROXY": "127.0.0.1,localhost", **launch.environment},
         "account": {"name": account.name, "uid": account.uid, "gid": account.gid} if account else None,
         "record": str(records.path(config.run, name)),
-        "clears_orphans": clears_orphans,
+        "kill_orphans": kill_orphans,
         "settings": settings,
     }
     path = spec_path(config, name)
@@ -160,26 +197,27 @@ def write_spec(
 
 
 def spec_path(config: LocalConfig, name: str) -> Path:
+    """The spec file of a process."""
     return config.run / "specs" / f"{name}.json"
 
 
-def launcher(spec_path: Path) -> list[str]:
+def launch_command(spec_path: Path) -> list[str]:
     """The command that becomes the process of a spec file."""
-    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")), str(spec_path)]
+    return [sys.executable, "-I", str(Path(__file__).with_name("launch.py")), str(spec_path)]
 
 
-def python_environment(config: LocalConfig, **more: str) -> dict[str, str]:
-    """For processes that import our own packages."""
-    return {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1", **more, **config.extra_environment}
+def python_environment(config: LocalConfig, **variables: str) -> dict[str, str]:
+    """The environment of a process that imports Millrace's own packages."""
+    return {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1", **variables, **config.extra_environment}
 
 
 def log_hint(log: Path, lines: int = 15) -> str:
-    """Where to read on, and how the log ends."""
+    """The end of an error message: where the log is, and its last lines."""
     return f"Its log is {log}; it ends:\n{tail(log, lines)}"
 
 
 def tail(log: Path, lines: int) -> str:
-    """The last lines of a log, indented; says so when there are none."""
+    """The last lines of a log, indented, or a note that there are none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64_000))

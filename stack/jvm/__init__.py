@@ -1,1 +1,1 @@
-"""The two servers that run inside a Python process, because their jars have no main class to start."""
+"""The two servers that run inside a Python process, because their jars have no main class."""

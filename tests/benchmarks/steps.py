@@ -36,7 +36,6 @@ from include.settings import (
     WarehouseSettings,
 )
 from include.sinks.neo4j import Neo4jSink
-from stack.credentials import load_or_create
 from stack.stack import Stack
 from tests.benchmarks.plain import NAMES, PlainWriter, open_plain_writer
 
@@ -80,7 +79,7 @@ def build_settings(stack: Stack, topic: str, batch_size: int) -> Settings:
 
 def create_stores(stack: Stack, settings: Settings, name: str) -> Settings:
     """Create empty stores with this name. Neo4j has only one database, so delete its graph in between."""
-    admin = load_or_create(stack.config.home).postgres_admin
+    admin = stack.secrets["postgres_admin"]
     connection = psycopg2.connect(f"postgresql://admin:{admin}@{stack.config.address('postgres')}/postgres")
     connection.autocommit = True
     with connection.cursor() as cursor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.config import LocalConfig
+from stack.installation import config_on_free_ports
 from stack.stack import Stack
 from tests.e2e.system import System
 
@@ -24,7 +24,7 @@ def system() -> Iterator[System]:
     """Yield the running, empty system."""
     # Not pytest's tmp_path: PostgreSQL may run as another user, who must be able to enter the folder.
     home = Path(tempfile.mkdtemp(prefix="millrace-e2e-"))
-    config = LocalConfig.with_free_ports(home, {"MILLRACE_SHARDS": str(SHARDS)}, VARIABLES)
+    config = config_on_free_ports(home, {"MILLRACE_SHARDS": str(SHARDS)}, VARIABLES)
     stack = Stack(config)
     try:
         stack.up()

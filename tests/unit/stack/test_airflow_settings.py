@@ -1,9 +1,10 @@
-"""``airflow_settings.yaml`` with this installation's ports and secrets over it."""
+"""``airflow_settings.yaml`` merged with the ports and secrets of an installation."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import yaml
 
 from include.errors import ConfigurationError
 from include.settings import pipeline_settings
-from stack.airflow_settings import FILE, seeds
+from stack.airflow_settings import FILE, build_seeds
 from stack.config import LOOPBACK, LocalConfig
-from stack.credentials import Secrets, load_or_create
+from stack.credentials import Secrets
+from stack.installation import config_on_free_ports, load_secrets
+from stack.servers import SERVERS
 
 PORTS = {
     "mongo_default": "mongo",
@@ -34,31 +37,40 @@ PASSWORDS = {
 
 @pytest.fixture
 def config(tmp_path: Path) -> LocalConfig:
-    return LocalConfig.with_free_ports(tmp_path)
+    return config_on_free_ports(tmp_path)
 
 
 @pytest.fixture
 def secrets(config: LocalConfig) -> Secrets:
-    return load_or_create(config.home)
+    return load_secrets(config)
 
 
 @pytest.fixture
-def connections(config: LocalConfig, secrets: Secrets) -> dict[str, dict[str, Any]]:
-    """Those of the project's file, by their names."""
-    return {entry["conn_id"]: entry for entry in seeds(config, secrets)["connections"]}
+def seeds(config: LocalConfig, secrets: Secrets) -> dict[str, Any]:
+    """The seeds of the project's file in this installation."""
+    overrides: dict[str, Mapping[str, Any]] = {}
+    for server in SERVERS:
+        overrides.update(server.connections(config, secrets))
+    return build_seeds(overrides)
 
 
-def read(config: LocalConfig, secrets: Secrets, text: str) -> dict[str, Any]:
-    """The seeds of another file."""
-    file = config.home / "airflow_settings.yaml"
+@pytest.fixture
+def connections(seeds: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The connections of the project's file by name."""
+    return {entry["conn_id"]: entry for entry in seeds["connections"]}
+
+
+def read(folder: Path, text: str) -> dict[str, Any]:
+    """The seeds of another file, without an installation."""
+    file = folder / "airflow_settings.yaml"
     file.write_text(text, encoding="utf-8")
-    return seeds(config, secrets, file)
+    return build_seeds({}, file)
 
 
-def test_the_file_holds_no_password() -> None:
-    """It is in the repository: what is secret is made at each installation."""
-    listed = yaml.safe_load(FILE.read_text(encoding="utf-8"))["airflow"]["connections"]
-    keys = [key for entry in listed for key in (*entry, *entry.get("conn_extra", {}))]
+def test_the_file_contains_no_passwords() -> None:
+    """The file is public, so each installation generates its own secrets."""
+    connections = yaml.safe_load(FILE.read_text(encoding="utf-8"))["airflow"]["connections"]
+    keys = [key for entry in connections for key in (*entry, *entry.get("conn_extra", {}))]
     assert "conn_id" in keys
     assert not [key for key in keys if re.search("password|secret|token|key", key)]
 
@@ -66,21 +78,21 @@ def test_the_file_holds_no_password() -> None:
 def test_every_connection_leads_to_this_installation(
     config: LocalConfig, connections: dict[str, dict[str, Any]]
 ) -> None:
-    """Host and port of the file are replaced, each by the port of its own server; no connection is left out."""
+    """The host and port of every connection are replaced by those of its own server."""
     assert set(connections) == {"kafka_default", *PORTS}
     for name, port in PORTS.items():
         assert (connections[name]["host"], connections[name]["port"]) == (LOOPBACK, config.ports[port])
     assert connections["kafka_default"]["extra"]["bootstrap.servers"] == config.address("kafka")
 
 
-def test_secrets_are_put_over(secrets: Secrets, connections: dict[str, dict[str, Any]]) -> None:
-    """Each connection has the secret of its own server, and a server without a login has none."""
-    expected = {name: getattr(secrets, secret) for name, secret in PASSWORDS.items()}
+def test_connections_get_their_secrets(secrets: Secrets, connections: dict[str, dict[str, Any]]) -> None:
+    """Each connection has the secret of its own server, and none if the server has no login."""
+    expected = {name: secrets[secret] for name, secret in PASSWORDS.items()}
     assert {name: entry["password"] for name, entry in connections.items() if "password" in entry} == expected
 
 
-def test_what_the_file_says_stays(connections: dict[str, dict[str, Any]]) -> None:
-    """Users, databases and options come from the file; only what this installation made is put over it."""
+def test_other_fields_come_from_the_file(connections: dict[str, dict[str, Any]]) -> None:
+    """Users, databases and options are those of the file."""
     assert connections["kafka_default"]["extra"]["group.id"] == "millrace"
     assert connections["mongo_default"]["schema"] == "millrace"
     assert connections["mongo_default"]["extra"] == {"retryWrites": "false"}
@@ -91,64 +103,63 @@ def test_what_the_file_says_stays(connections: dict[str, dict[str, Any]]) -> Non
     assert connections["embed_default"]["conn_type"] == "http"
 
 
-def test_the_pool_of_the_embedder_is_there(config: LocalConfig, secrets: Secrets) -> None:
-    """Tasks of a pool that does not exist never run."""
-    (pool,) = seeds(config, secrets)["pools"]
+def test_the_pool_of_the_embedder_exists(seeds: dict[str, Any]) -> None:
+    """Tasks in a missing pool would never run."""
+    (pool,) = seeds["pools"]
     assert (pool["name"], pool["slots"]) == ("gpu_embed", 2)
     assert pool["description"]
 
 
-def test_variables_are_settings_of_the_pipeline(config: LocalConfig, secrets: Secrets) -> None:
-    """Each has the name and a value that tasks take; all are text, as Airflow keeps them."""
-    variables = seeds(config, secrets)["variables"]
+def test_variables_are_pipeline_settings(seeds: dict[str, Any]) -> None:
+    """Tasks accept the name and value of every variable; all values are strings, as Airflow stores them."""
+    variables = seeds["variables"]
     assert variables
     assert all(isinstance(value, str) for value in variables.values())
-    taken = pipeline_settings({name.removeprefix("millrace_"): value for name, value in variables.items()})
-    assert taken.batch_size == int(variables["millrace_batch_size"])
-    assert taken.list_ttl_s == 60 * int(variables["millrace_list_ttl_minutes"])
+    settings = pipeline_settings({name.removeprefix("millrace_"): value for name, value in variables.items()})
+    assert settings.batch_size == int(variables["millrace_batch_size"])
+    assert settings.list_ttl_s == 60 * int(variables["millrace_list_ttl_minutes"])
 
 
-def test_seeds_are_json(config: LocalConfig, secrets: Secrets) -> None:
-    """They are handed to a process of Airflow as a file."""
-    made = seeds(config, secrets)
-    assert json.loads(json.dumps(made)) == made
+def test_seeds_are_json(seeds: dict[str, Any]) -> None:
+    """They are passed to a process with Airflow as a file."""
+    assert json.loads(json.dumps(seeds)) == seeds
 
 
-def test_a_connection_of_ones_own(config: LocalConfig, secrets: Secrets) -> None:
-    """What is no server of ours is taken as it stands; a field without a value is absent."""
+def test_a_connection_to_another_server(tmp_path: Path) -> None:
+    """A connection to a server outside the stack is used as it is, without empty fields."""
     text = "airflow: {connections: [{conn_id: mine, conn_type: http, conn_host: there, conn_port: 81, conn_login: }]}"
-    (connection,) = read(config, secrets, text)["connections"]
+    (connection,) = read(tmp_path, text)["connections"]
     assert connection == {"conn_id": "mine", "conn_type": "http", "host": "there", "port": 81, "extra": {}}
 
 
-def test_a_pool_without_slots_is_passed_over(config: LocalConfig, secrets: Secrets) -> None:
-    """As the Astro CLI does."""
+def test_a_pool_without_slots_is_skipped(tmp_path: Path) -> None:
+    """The Astro CLI does the same."""
     text = "airflow: {pools: [{pool_name: empty, pool_slot: 0}, {pool_name: some, pool_slot: 3}, {pool_name: unset}]}"
-    assert read(config, secrets, text)["pools"] == [{"name": "some", "slots": 3, "description": ""}]
+    assert read(tmp_path, text)["pools"] == [{"name": "some", "slots": 3, "description": ""}]
 
 
-def test_sections_may_be_empty(config: LocalConfig, secrets: Secrets) -> None:
-    """A section without entries, or none at all, is no error."""
-    nothing: dict[str, Any] = {"connections": [], "pools": [], "variables": {}}
-    assert read(config, secrets, "airflow: {connections: , pools: , variables: }") == nothing
-    assert read(config, secrets, "airflow: {}") == nothing
+def test_sections_may_be_empty(tmp_path: Path) -> None:
+    """A missing section, or one without entries, is not an error."""
+    empty: dict[str, Any] = {"connections": [], "pools": [], "variables": {}}
+    assert read(tmp_path, "airflow: {connections: , pools: , variables: }") == empty
+    assert read(tmp_path, "airflow: {}") == empty
 
 
 @pytest.mark.parametrize("text", ["", "connections: []", "[]", "airflow: [", "airflow: text"])
-def test_another_file_is_named(config: LocalConfig, secrets: Secrets, text: str) -> None:
-    """What is no YAML, or has another shape, is an error with the file's name."""
-    with pytest.raises(ConfigurationError, match=re.escape(str(config.home / FILE.name))):
-        read(config, secrets, text)
+def test_an_invalid_file_is_reported(tmp_path: Path, text: str) -> None:
+    """A file that is not YAML, or has another structure, is an error that names the file."""
+    with pytest.raises(ConfigurationError, match=re.escape(str(tmp_path / FILE.name))):
+        read(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_is_named(config: LocalConfig, secrets: Secrets) -> None:
-    """With its path, since another one can be meant."""
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    """The error has the path, because the user may have meant another one."""
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml cannot be read"):
-        seeds(config, secrets, config.home / "nowhere.yaml")
+        build_seeds({}, tmp_path / "nowhere.yaml")
 
 
 @pytest.mark.parametrize(
-    ("section", "entry", "lacking"),
+    ("section", "entry", "missing"),
     [
         ("connections", "{conn_type: http}", "conn_id"),
         ("connections", "{conn_id: mine}", "conn_type"),
@@ -159,25 +170,23 @@ def test_a_file_that_is_not_there_is_named(config: LocalConfig, secrets: Secrets
         ("variables", "{variable_name: millrace_as_of}", "variable_value"),
     ],
 )
-def test_an_entry_that_lacks_a_field_is_named(
-    config: LocalConfig, secrets: Secrets, section: str, entry: str, lacking: str
-) -> None:
-    """A slip in the file is an error that names the field, not a traceback."""
-    with pytest.raises(ConfigurationError, match=rf"airflow_settings\.yaml.*{lacking}"):
-        read(config, secrets, f"airflow: {{{section}: [{entry}]}}")
+def test_a_missing_field_is_reported(tmp_path: Path, section: str, entry: str, missing: str) -> None:
+    """A mistake in the file is an error that names the field, not a traceback."""
+    with pytest.raises(ConfigurationError, match=rf"airflow_settings\.yaml.*{missing}"):
+        read(tmp_path, f"airflow: {{{section}: [{entry}]}}")
 
 
 @pytest.mark.parametrize("section", ["connections", "pools", "variables"])
 @pytest.mark.parametrize("content", ["5", "text", "{a: b}"])
-def test_a_section_that_is_no_list_is_named(config: LocalConfig, secrets: Secrets, section: str, content: str) -> None:
-    """A forgotten dash is an error that names the section."""
+def test_a_section_must_be_a_list(tmp_path: Path, section: str, content: str) -> None:
+    """A missing dash is an error that names the section."""
     with pytest.raises(ConfigurationError, match=rf"airflow_settings\.yaml: {section} must be a list"):
-        read(config, secrets, f"airflow: {{{section}: {content}}}")
+        read(tmp_path, f"airflow: {{{section}: {content}}}")
 
 
-def test_a_file_of_another_encoding_is_named(config: LocalConfig, secrets: Secrets) -> None:
-    """Bytes that are no UTF-8 are an error with the file's name, as any other damage."""
-    file = config.home / "other.yaml"
+def test_a_file_in_another_encoding_is_reported(tmp_path: Path) -> None:
+    """Bytes that are not valid UTF-8 are an error that names the file, like any other damage."""
+    file = tmp_path / "other.yaml"
     file.write_bytes(b"airflow: {variables: [{variable_name: a, variable_value: \xe9}]}")
     with pytest.raises(ConfigurationError, match=r"other\.yaml cannot be read"):
-        seeds(config, secrets, file)
+        build_seeds({}, file)

@@ -1,4 +1,4 @@
-"""The secrets of an installation: made once, kept, and for the owner's eyes alone."""
+"""The secrets of an installation: generated once, stored, and readable only by their owner."""
 
 from __future__ import annotations
 
@@ -7,84 +7,97 @@ import json
 import os
 import re
 import stat
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from include.errors import ConfigurationError
-from stack.credentials import FILE, load_or_create, write_private
+from stack.credentials import FILE, Secrets, load_or_create, random_token, write_private
+from stack.servers import SERVERS
+
+FACTORIES = {name: factory for server in SERVERS for name, factory in server.secrets.items()}
+
+
+def load(home: Path) -> Secrets:
+    return load_or_create(home, FACTORIES)
 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_made_once_and_kept(tmp_path: Path) -> None:
-    """The second call gives what the first one made, and does not write the file again."""
-    made = load_or_create(tmp_path)
+def test_secrets_are_generated_once(tmp_path: Path) -> None:
+    """A second call returns the same secrets and does not write the file again."""
+    secrets = load(tmp_path)
     before = (tmp_path / FILE).stat()
-    assert load_or_create(tmp_path) == made
+    assert load(tmp_path) == secrets
     after = (tmp_path / FILE).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_every_secret_is_its_own(tmp_path: Path) -> None:
-    """None is empty, none is used twice, and another home has others."""
-    one = asdict(load_or_create(tmp_path / "one"))
-    other = asdict(load_or_create(tmp_path / "other"))
+def test_every_secret_is_different(tmp_path: Path) -> None:
+    """No secret is empty or used twice, and another home has other secrets."""
+    one, other = (load(tmp_path / name).values for name in ("one", "other"))
     assert all(len(value) >= 32 for value in one.values())
     assert len({*one.values(), *other.values()}) == 2 * len(one)
 
 
 def test_secrets_need_no_quoting(tmp_path: Path) -> None:
-    """They stand in addresses and configuration files as they are; only Fernet's key has a form of its own."""
-    secrets = asdict(load_or_create(tmp_path))
+    """They can be used as they are in URLs and configuration files; only Fernet keys have a format of their own."""
+    secrets = dict(load(tmp_path).values)
     key = secrets.pop("airflow_fernet_key")
     assert all(re.fullmatch("[0-9a-f]+", value) for value in secrets.values())
     assert len(base64.urlsafe_b64decode(key)) == 32
 
 
-def test_only_the_owner_may_read_them(tmp_path: Path) -> None:
-    """Whatever the umask of whoever started it."""
+def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
+    """The mode of the file does not depend on the umask."""
     before = os.umask(0)
     try:
-        load_or_create(tmp_path)
+        load(tmp_path)
     finally:
         os.umask(before)
     assert mode(tmp_path / FILE) == 0o600
 
 
-def test_secrets_are_not_shown(tmp_path: Path) -> None:
-    """A log or a traceback that prints the object tells nothing."""
-    secrets = load_or_create(tmp_path)
+def test_secrets_are_not_printed(tmp_path: Path) -> None:
+    """A log or a traceback that shows the object shows no value."""
+    secrets = load(tmp_path)
     shown = repr(secrets) + str(secrets)
-    assert not [value for value in asdict(secrets).values() if value in shown]
+    assert not [value for value in secrets.values.values() if value in shown]
 
 
-def test_an_older_file_gets_what_it_lacks(tmp_path: Path) -> None:
-    """What it has stays, what it lacks is made and kept too."""
-    first = asdict(load_or_create(tmp_path))
+def test_missing_secrets_are_added(tmp_path: Path) -> None:
+    """The file of an older version keeps its secrets, including unknown ones, and gets those it lacks."""
+    first = {**load(tmp_path).values, "former_server": "old"}
     del first["redis"]
     (tmp_path / FILE).write_text(json.dumps(first))
-    second = asdict(load_or_create(tmp_path))
-    assert second.pop("redis")
+    second = dict(load(tmp_path).values)
+    assert second.pop("redis") == json.loads((tmp_path / FILE).read_text())["redis"]
     assert second == first
     assert mode(tmp_path / FILE) == 0o600
-    assert load_or_create(tmp_path).redis == json.loads((tmp_path / FILE).read_text())["redis"]
+    assert load(tmp_path).values.keys() == {*first, "redis"}
+
+
+def test_a_new_server_gets_its_secret(tmp_path: Path) -> None:
+    """Any name can be declared; the file of earlier secrets stays readable."""
+    before = load(tmp_path)
+    after = load_or_create(tmp_path, {**FACTORIES, "new": random_token})
+    assert len(after["new"]) == 32
+    assert after["redis"] == before["redis"]
 
 
 @pytest.mark.parametrize("text", ["", '{"redis": "a', "[]"])
-def test_a_damaged_file_is_named_and_left(tmp_path: Path, text: str) -> None:
-    """New secrets would lock us out of the data that the old ones guard: the message names the file and the way out."""
+def test_a_damaged_file_is_reported_and_left_alone(tmp_path: Path, text: str) -> None:
+    """New secrets would lock the user out of existing data, so the error names the file and what to do."""
     (tmp_path / FILE).write_text(text)
     with pytest.raises(ConfigurationError, match=rf"{re.escape(str(tmp_path / FILE))}.*stack reset"):
-        load_or_create(tmp_path)
+        load(tmp_path)
     assert (tmp_path / FILE).read_text() == text
 
 
-def test_a_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    """Who has the old one open goes on reading it; the new one is closed to others, and nothing else is left."""
+def test_a_private_file_is_replaced_atomically(tmp_path: Path) -> None:
+    """Open readers continue with the old content; the new file is private, and nothing else is left."""
     path = tmp_path / "folder" / "file"
     write_private(path, "the first text, a long one")
     path.chmod(0o644)
@@ -96,8 +109,8 @@ def test_a_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
-def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    """A partial file of the same process number, readable by all, is not written into."""
+def test_a_partial_file_of_a_killed_process_does_not_matter(tmp_path: Path) -> None:
+    """A world-readable partial file of a process with the same id is replaced, not written to."""
     partial = tmp_path / f"file.{os.getpid()}.partial"
     partial.write_text("old")
     partial.chmod(0o666)
@@ -107,8 +120,8 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
     assert not partial.exists()
 
 
-def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
-    """A text that cannot be written leaves what was there."""
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    """A text that cannot be encoded leaves the file as it was."""
     write_private(tmp_path / "file", "old")
     with pytest.raises(UnicodeEncodeError):
         write_private(tmp_path / "file", "\ud800")

@@ -1,4 +1,4 @@
-"""The servers' logs on the screen, and at the end of an error."""
+"""The servers' logs, on request and at the end of an error message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from include.errors import ConfigurationError
 from stack.config import LocalConfig
-from stack.logs import show
+from stack.logs import show_logs
 from stack.server import log_hint, tail
 
 PATIENCE_S = 30
@@ -20,9 +20,9 @@ PATIENCE_S = 30
 
 @pytest.fixture
 def config(tmp_path: Path) -> LocalConfig:
-    made = LocalConfig(home=tmp_path)
-    made.logs.mkdir()
-    return made
+    config = LocalConfig(tmp_path, ports={}, heaps={})
+    config.logs.mkdir()
+    return config
 
 
 def write(config: LocalConfig, server: str, text: str) -> Path:
@@ -31,110 +31,110 @@ def write(config: LocalConfig, server: str, text: str) -> Path:
     return file
 
 
-def shown(config: LocalConfig, server: str | None = None, lines: int = 20) -> list[str]:
-    said: list[str] = []
-    show(config, server, lines, follow=False, say=said.append)
-    return said
+def read_logs(config: LocalConfig, server: str | None = None, lines: int = 20) -> list[str]:
+    reported: list[str] = []
+    show_logs(config, server, lines, follow=False, report=reported.append)
+    return reported
 
 
-def followed(config: LocalConfig, server: str, change: Callable[[], object], news: int = 1) -> list[str]:
-    """What is said of a change made after the last lines were shown, until there are so many new lines."""
-    said: queue.Queue[str] = queue.Queue()
+def follow_logs(config: LocalConfig, server: str, change: Callable[[], object], new_lines: int = 1) -> list[str]:
+    """The new lines that are reported after a change; stops after that many."""
+    reported: queue.Queue[str] = queue.Queue()
 
-    def say(line: str) -> None:
-        said.put(line)
-        if said.qsize() == 2:
+    def report(line: str) -> None:
+        reported.put(line)
+        if reported.qsize() == 2:
             change()
-        if said.qsize() == 2 + news:
+        if reported.qsize() == 2 + new_lines:
             raise KeyboardInterrupt
 
     def follow() -> None:
         with contextlib.suppress(KeyboardInterrupt):
-            show(config, server, 1, follow=True, say=say)
+            show_logs(config, server, 1, follow=True, report=report)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     thread.join(PATIENCE_S)
-    return list(said.queue)[2:]
+    return list(reported.queue)[2:]
 
 
 def test_the_last_lines_of_one_log(config: LocalConfig) -> None:
-    """As many as were asked for, below the name of the file; other logs are not shown."""
+    """The requested number of lines follows the name of the file; other logs are not shown."""
     file = write(config, "kafka", "".join(f"line {number}\n" for number in range(9)))
     write(config, "redis", "other\n")
-    assert shown(config, "kafka", 2) == [f"==> {file} <==", "    line 7\n    line 8"]
+    assert read_logs(config, "kafka", 2) == [f"==> {file} <==", "    line 7\n    line 8"]
 
 
-def test_all_logs_without_a_name(config: LocalConfig) -> None:
-    """One after another, in the order of their names."""
+def test_all_logs_by_default(config: LocalConfig) -> None:
+    """Without a name, all logs are shown in alphabetical order."""
     files = [write(config, name, f"of {name}\n") for name in ("redis", "kafka")]
-    assert shown(config) == [f"==> {files[1]} <==", "    of kafka", f"==> {files[0]} <==", "    of redis"]
+    assert read_logs(config) == [f"==> {files[1]} <==", "    of kafka", f"==> {files[0]} <==", "    of redis"]
 
 
-def test_no_lines_are_none(config: LocalConfig) -> None:
-    """Who asks for no old lines, to see the new ones alone, is shown none."""
+def test_zero_lines(config: LocalConfig) -> None:
+    """With zero lines, only the name of the file is shown."""
     file = write(config, "kafka", "old\n")
-    assert shown(config, "kafka", 0) == [f"==> {file} <=="]
+    assert read_logs(config, "kafka", 0) == [f"==> {file} <=="]
 
 
 def test_a_server_without_a_log(config: LocalConfig) -> None:
-    """The message names those that there are; before the first start it says how to start."""
-    with pytest.raises(ConfigurationError, match=r"none yet: start the servers with .* up"):
-        shown(config, "kafka")
-    with pytest.raises(ConfigurationError, match="none yet"):
-        shown(config)
+    """The error lists the existing logs; before the first start it says how to start the servers."""
+    with pytest.raises(ConfigurationError, match=r"no logs in .* yet: start the servers with .* up"):
+        read_logs(config, "kafka")
+    with pytest.raises(ConfigurationError, match="yet: start the servers"):
+        read_logs(config)
     write(config, "kafka", "")
     write(config, "redis", "")
-    with pytest.raises(ConfigurationError, match=r"no log karfka in .*there are: kafka, redis$"):
-        shown(config, "karfka")
+    with pytest.raises(ConfigurationError, match=r"no log of 'karfka' in .*Logs: kafka, redis$"):
+        read_logs(config, "karfka")
 
 
-def test_a_name_is_no_path(config: LocalConfig) -> None:
-    """Files outside the folder of logs are not shown, whatever name is given."""
+def test_a_name_is_not_a_path(config: LocalConfig) -> None:
+    """Files outside the log folder are never shown."""
     (config.home / "secret.log").write_text("secret")
     write(config, "kafka", "")
-    with pytest.raises(ConfigurationError, match="there is no log"):
-        shown(config, "../secret")
+    with pytest.raises(ConfigurationError, match="there is no log of"):
+        read_logs(config, "../secret")
 
 
-def test_follow_says_what_is_written(config: LocalConfig) -> None:
-    """A new line comes with the name of its server, once it is whole."""
+def test_follow_shows_new_lines(config: LocalConfig) -> None:
+    """A complete new line is shown with the name of its server."""
     file = write(config, "kafka", "old\n")
 
     def change() -> None:
         with file.open("a", encoding="utf-8") as out:
             out.write("first\nsecond\nhal")
 
-    assert followed(config, "kafka", change, 2) == ["kafka: first", "kafka: second"]
+    assert follow_logs(config, "kafka", change, 2) == ["kafka: first", "kafka: second"]
 
 
-def test_follow_goes_on_after_a_rotation(config: LocalConfig) -> None:
-    """The supervisor moves a full log away: the new one is read from its beginning."""
+def test_follow_continues_after_a_rotation(config: LocalConfig) -> None:
+    """When the supervisor rotates a log, the new file is read from its beginning."""
     file = write(config, "kafka", "a long old line\n" * 9)
 
     def change() -> None:
         file.rename(file.with_name("kafka.log.1"))
         write(config, "kafka", "new\n")
 
-    assert followed(config, "kafka", change) == ["kafka: new"]
+    assert follow_logs(config, "kafka", change) == ["kafka: new"]
 
 
-def test_the_end_of_a_log_is_for_a_person(tmp_path: Path) -> None:
-    """Empty lines are left out, long ones are cut, and what is no text does not stop it."""
+def test_the_tail_of_a_log_is_readable(tmp_path: Path) -> None:
+    """Empty lines are skipped, long lines are truncated, and invalid bytes are replaced."""
     log = tmp_path / "kafka.log"
     log.write_bytes(b"one\n\n  \n\xff two\n" + b"x" * 5_000 + b"\n")
     assert tail(log, 3).split("\n") == ["    one", "    \ufffd two", "    " + "x" * 300]
 
 
-def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
-    """Of a log of any size there are the last lines."""
+def test_the_tail_of_a_long_log(tmp_path: Path) -> None:
+    """The last lines are found in a log of any size."""
     log = tmp_path / "kafka.log"
     log.write_text("".join(f"{number:09}\n" for number in range(50_000)))
     assert tail(log, 2) == "    000049998\n    000049999"
 
 
-def test_a_log_without_lines_says_so(tmp_path: Path) -> None:
-    """Nothing in it, and nothing there: an error that ends with a log is never without words."""
+def test_a_log_without_lines(tmp_path: Path) -> None:
+    """An error message mentions an empty or missing log instead of ending with nothing."""
     log = tmp_path / "kafka.log"
     assert log_hint(log) == f"Its log is {log}; it ends:\n    (no log was written)"
     log.touch()

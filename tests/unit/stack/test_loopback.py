@@ -1,4 +1,4 @@
-"""A server that would listen on every interface listens on the loopback one."""
+"""A server that would listen on every interface is restricted to loopback."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def ipv6(host: str) -> bytes:
     return head + socket.inet_pton(socket.AF_INET6, host) + struct.pack("=I", 7)
 
 
-def test_any_address_becomes_the_loopback_one() -> None:
-    """The port and all else of it stay as they are."""
+def test_the_wildcard_address_becomes_loopback() -> None:
+    """The port and all other fields are unchanged."""
     assert loopback.loopback_address(ipv4("0.0.0.0")) == ipv4(LOOPBACK)
 
 
-def test_any_address_of_both_families() -> None:
-    """Such a socket is reached by 127.0.0.1, as its clients come."""
+def test_the_wildcard_address_of_both_families() -> None:
+    """The socket stays reachable at 127.0.0.1, where its clients connect."""
     assert loopback.loopback_address(ipv6("::")) == ipv6(f"::ffff:{LOOPBACK}")
 
 
@@ -47,8 +47,8 @@ def test_any_address_of_both_families() -> None:
         b"",
     ],
 )
-def test_every_other_address_is_left_alone(address: bytes) -> None:
-    """One interface, a socket file, or too few bytes for an address: the kernel decides."""
+def test_other_addresses_are_unchanged(address: bytes) -> None:
+    """A specific interface, a Unix socket or a truncated address is left to the kernel."""
     assert loopback.loopback_address(address) is None
 
 
@@ -58,26 +58,26 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("family", "host"), [("AF_INET", LOOPBACK), ("AF_INET6", f"::ffff:{LOOPBACK}")])
-def test_a_command_is_kept_to_the_loopback_interface(family: str, host: str) -> None:
-    """It binds any address and is given one of this machine alone."""
+def test_a_command_is_restricted_to_loopback(family: str, host: str) -> None:
+    """It binds the wildcard address and gets a loopback address."""
     if family == "AF_INET6" and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
     bind = f"import socket; s = socket.socket(socket.{family}); s.bind(('', 0)); print(s.getsockname()[0])"
     done = run(bind)
     assert done.returncode == 0, done.stderr
-    if done.stdout.startswith("warning: cannot keep"):
-        pytest.skip("the kernel does not allow it here")
+    if done.stdout.startswith("warning: cannot restrict"):
+        pytest.skip("the kernel does not allow it")
     assert done.stdout.strip() == host
 
 
 @pytest.mark.parametrize(("code", "status"), [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])
-def test_the_exit_status_is_the_commands(code: str, status: int) -> None:
-    """The supervisor sees how the server ended, by itself or by a signal."""
+def test_the_exit_status_is_passed_on(code: str, status: int) -> None:
+    """The supervisor sees whether the server exited or was killed by a signal."""
     assert run(code).returncode == status
 
 
-def test_signals_are_passed_on() -> None:
-    """A stop asks the server itself, which may end in order."""
+def test_signals_are_forwarded() -> None:
+    """The server itself receives a stop signal and can shut down cleanly."""
     handle = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(3))"
     code = f"{handle}; print('ready', flush=True); time.sleep(60)"
     command = [sys.executable, "-I", "-S", loopback.__file__, sys.executable, "-I", "-S", "-c", code]

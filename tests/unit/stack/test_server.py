@@ -1,4 +1,4 @@
-"""A tool that prepares a server: run to its end, or ended with all that it started."""
+"""Tools that prepare a server: they run to completion, or are killed with everything they started."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from stack import records
-from stack.config import PROJECT, LocalConfig
-from stack.credentials import load_or_create
+from stack.config import PROJECT
+from stack.installation import build_context, read_config
 from stack.launch import start_mark
 from stack.server import CancelledError, Context, Launch, ServerError, python_environment
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return Context(LocalConfig(home=tmp_path), load_or_create(tmp_path))
+    return build_context(read_config({}, tmp_path))
 
 
 def shell(script: str, **environment: str) -> Launch:
@@ -30,30 +30,30 @@ def log(context: Context) -> str:
     return context.config.log("postgres").read_text(encoding="utf-8")
 
 
-def test_a_tool_is_run_to_its_end(context: Context) -> None:
-    """It reads what it is given, has its environment, and its words are added to the server's log."""
+def test_a_tool_runs_to_completion(context: Context) -> None:
+    """It gets its input and its environment, and its output is appended to the server's log."""
     context.run("postgres", shell('read line; echo "$OWN $line"; echo loud >&2', OWN="own"), stdin="given\n")
     context.run("postgres", shell("echo again"))
     assert log(context).splitlines() == ["own given", "loud", "again"]
 
 
-def test_a_tool_that_reads_nothing_is_no_error(context: Context) -> None:
-    """More input than a pipe holds, and nobody who takes it."""
+def test_a_tool_may_ignore_its_input(context: Context) -> None:
+    """More input than a pipe can buffer is no error if the tool exits without reading it."""
     context.run("postgres", shell("exit 0"), stdin="x" * 1_000_000)
 
 
-def test_a_tool_that_fails_is_named(context: Context) -> None:
-    """The server, the exit code, the log and its last lines."""
-    with pytest.raises(ServerError) as caught:
+def test_a_failed_tool_is_reported(context: Context) -> None:
+    """The error has the server, the exit code, the log file and its last lines."""
+    with pytest.raises(ServerError) as error:
         context.run("postgres", shell("echo no room left; exit 7"))
-    message = str(caught.value)
+    message = str(error.value)
     assert message.startswith("preparing postgres failed with exit code 7. ")
     assert str(context.config.log("postgres")) in message
     assert message.endswith("    no room left")
 
 
-def test_a_start_that_is_given_up_ends_its_tool(context: Context) -> None:
-    """Also what the tool started in its turn; the error says that it was no failure of this server."""
+def test_a_cancelled_start_kills_its_tool(context: Context) -> None:
+    """The children of the tool are killed too, and the error says that this server did not fail."""
     cancelled = threading.Event()
     failures: list[BaseException] = []
 
@@ -76,11 +76,11 @@ def test_a_start_that_is_given_up_ends_its_tool(context: Context) -> None:
     thread.join(60)
     assert [str(failure) for failure in failures] == ["postgres"]
     assert not record.alive
-    assert records.wait_gone(child, 60)
+    assert records.wait_until_gone(child, 60)
 
 
-def test_a_tool_is_in_a_session_of_its_own(context: Context) -> None:
-    """Ctrl-C in the terminal reaches us alone, and its record names what would be left if we were killed."""
+def test_a_tool_has_its_own_session(context: Context) -> None:
+    """Ctrl-C does not reach the tool directly, and its record identifies what a killed start leaves behind."""
     context.run("postgres", shell("echo $$"))
     record = records.read(context.config.run, "postgres" + records.TOOL)
     assert record is not None
@@ -88,8 +88,8 @@ def test_a_tool_is_in_a_session_of_its_own(context: Context) -> None:
     assert record.sid != os.getsid(0)
 
 
-def test_our_own_packages_are_found(context: Context) -> None:
-    """A process that imports them is told where; what was added for every process wins."""
+def test_millrace_packages_can_be_imported(context: Context) -> None:
+    """A Python server gets the project on its path, and the extra environment wins."""
     assert python_environment(context.config, MORE="1")["PYTHONPATH"] == str(PROJECT)
     changed = replace(context.config, extra_environment={"MORE": "2"})
     assert python_environment(changed, MORE="1")["MORE"] == "2"
