@@ -1,7 +1,8 @@
-"""Become a server: write down which process this is, then ``exec``.
+"""Become a server: record the identity of this process, then ``exec``.
 
-``python -I -S launch.py SPEC`` is what the supervisor runs, so every start, also one after a crash, leaves a record
-that names its process group, its session and its start time. Standard library only: it must cost milliseconds.
+The supervisor runs ``python -I launch.py SPEC``, so that every start, including a restart after a crash, leaves a
+record of its process id, group, session and start time. It runs at every start and must stay fast: psutil and the
+standard library only. psutil is imported where it is needed, so that ``doctor`` works without it.
 """
 
 from __future__ import annotations
@@ -11,59 +12,59 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 
 def start_mark(pid: int) -> str | None:
-    """When this process began, in a form that no later process with its number can have. None: it is not running."""
-    stat = _stat(pid)
-    if stat is None:
-        return None if sys.platform == "linux" else _mark_by_ps(pid)
-    if stat[0] == "Z":
+    """Identifies the start of a running process: no later process with the same id has this mark. None: not running."""
+    import psutil
+
+    try:
+        if psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        return f"{_boot_id()}/{_start_ticks(pid)}"
+    except (psutil.Error, ValueError):
         return None
-    return f"{_boot_id()}/{stat[19]}"
 
 
-def session_members(sid: int) -> dict[int, int]:
-    """Every running process of a session with its parent, by number. Linux only: elsewhere it is empty."""
-    members: dict[int, int] = {}
-    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        stat = _stat(int(entry)) if entry.isdecimal() else None
-        if stat is not None and stat[0] not in "ZX" and int(stat[3]) == sid:
-            members[int(entry)] = int(stat[1])
+def session_members(session: int) -> set[int]:
+    """The ids of all running processes of a session."""
+    import psutil
+
+    members = set()
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == session and start_mark(pid) is not None:
+                members.add(pid)
     return members
 
 
-def end_orphans() -> None:
-    """End what a crashed server left in the supervisor's session: processes that no longer descend from it."""
-    sid = os.getsid(0)
+def find_orphans(supervisor: int) -> set[int]:
+    """The processes of the supervisor's session that no longer descend from it: a crashed server left them."""
+    import psutil
+
+    try:
+        descendants = {child.pid for child in psutil.Process(supervisor).children(recursive=True)}
+    except psutil.Error:
+        return set()
+    return session_members(supervisor) - descendants - {supervisor, os.getpid()}
+
+
+def kill_orphans() -> None:
+    """Kill what a crashed server left in the session of the supervisor, which started this process too."""
+    supervisor = os.getsid(0)
     deadline = time.monotonic() + 5.0
-    while orphans := _orphans(session_members(sid), sid):
+    while (orphans := find_orphans(supervisor)) and time.monotonic() < deadline:
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            return
         time.sleep(0.02)
 
 
-def _orphans(members: dict[int, int], supervisor: int) -> list[int]:
-    if supervisor not in members:
-        return []
-    known = {supervisor, os.getpid()}
-    grown = True
-    while grown:
-        children = {pid for pid, parent in members.items() if parent in known} - known
-        grown = bool(children)
-        known |= children
-    return [pid for pid in members if pid not in known]
-
-
 def write_record(path: Path, name: str) -> None:
-    """Whole or not at all: a reader never sees half a record."""
+    """Write the record of this process atomically: no reader sees half of it."""
     pid = os.getpid()
     record = {"name": name, "pid": pid, "pgid": os.getpgid(0), "sid": os.getsid(0), "mark": start_mark(pid)}
     partial = path.with_name(f"{path.name}.{pid}.partial")
@@ -71,52 +72,54 @@ def write_record(path: Path, name: str) -> None:
     partial.replace(path)
 
 
-def _stat(pid: int) -> list[str] | None:
-    """The fields of ``/proc/PID/stat`` from the state on: 0 state, 1 parent, 2 group, 3 session, 19 start time."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return text[text.rindex(")") + 2 :].split()
+def _start_ticks(pid: int) -> int:
+    """The start time of a process in clock ticks, since boot on Linux and since 1970 elsewhere."""
+    import psutil
+
+    ticks = os.sysconf("SC_CLK_TCK")
+    if sys.platform != "linux":
+        return round(psutil.Process(pid).create_time() * ticks)
+    # psutil adds the boot time, which moves whenever the clock is corrected. Subtract the same value again.
+    while True:
+        boot = psutil.boot_time()
+        created = psutil.Process(pid).create_time()
+        if psutil.boot_time() == boot:
+            return round((created - boot) * ticks)
 
 
 def _boot_id() -> str:
+    # Process ids and start times since boot can repeat after a reboot.
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return "boot"
 
 
-def _mark_by_ps(pid: int) -> str | None:
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
-
-
-def _become(account: dict[str, object]) -> None:
+def _switch_user(account: dict[str, object]) -> None:
     name, uid, gid = str(account["name"]), int(str(account["uid"])), int(str(account["gid"]))
     os.initgroups(name, gid)
     os.setgid(gid)
     os.setuid(uid)
 
 
-def _open_files() -> None:
-    # Kafka, Milvus and PostgreSQL each want more than the usual 1,024.
+def _raise_file_limit() -> None:
+    # Kafka, Milvus and PostgreSQL each need more than the usual 1,024 open files.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft < wanted:
+    limit = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft < limit:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def main(arguments: list[str]) -> None:
     spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    if spec["clears_orphans"]:
-        end_orphans()
+    if spec["kill_orphans"]:
+        kill_orphans()
     write_record(Path(spec["record"]), spec["name"])
-    _open_files()
+    _raise_file_limit()
     os.chdir(spec["folder"])
     if spec["account"]:
-        _become(spec["account"])
+        _switch_user(spec["account"])
     os.execve(spec["argv"][0], spec["argv"], spec["environment"])
 
 

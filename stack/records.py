@@ -1,4 +1,4 @@
-"""Which processes are ours: by recorded session, group and start time, never by name."""
+"""Which processes belong to a stack: by recorded id, group, session and start time, never by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from stack.launch import session_members, start_mark
 
 SUPERVISOR = "supervisord"
-#: Ends the name of a process that prepares a server and then ends by itself.
+#: Suffix of the record of a tool: a process that prepares a server and then exits.
 TOOL = ".tool"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One process as ``launch.py`` wrote it down before it became the server."""
+    """One process, as ``launch.py`` recorded it before it became the server."""
 
     name: str
     pid: int
@@ -29,11 +29,11 @@ class Record:
 
     @property
     def alive(self) -> bool:
-        """False when the process has ended, also when another one has got its number since."""
+        """Whether the process still runs. A later process with the same id does not count."""
         return start_mark(self.pid) == self.mark
 
     def members(self) -> list[int]:
-        """The running processes of its group; empty once the group cannot be told from a stranger's."""
+        """The running processes of its group. Empty after it has ended: the group may then belong to a stranger."""
         if not self.alive:
             return []
         group = [pid for pid in session_members(self.sid) if _group(pid) == self.pgid]
@@ -41,15 +41,17 @@ class Record:
 
 
 def folder(run: Path) -> Path:
+    """The folder of the records."""
     return run / "records"
 
 
 def path(run: Path, name: str) -> Path:
+    """The record of one process."""
     return folder(run) / f"{name}.json"
 
 
 def read(run: Path, name: str) -> Record | None:
-    """None for a process that was never started, or whose record cannot be read."""
+    """The record of a process; None if it was never started or its record is unreadable."""
     try:
         content = json.loads(path(run, name).read_text(encoding="utf-8"))
         return Record(
@@ -64,49 +66,50 @@ def read(run: Path, name: str) -> Record | None:
 
 
 def read_all(run: Path) -> list[Record]:
+    """Every readable record."""
     names = sorted(entry.stem for entry in folder(run).glob("*.json")) if folder(run).is_dir() else []
     return [record for name in names if (record := read(run, name)) is not None]
 
 
-def forget(run: Path) -> None:
-    """Remove the records; call it once nothing of theirs runs."""
+def delete_records(run: Path) -> None:
+    """Delete all records. Call it only after the recorded processes have ended."""
     for entry in folder(run).glob("*"):
         entry.unlink(missing_ok=True)
 
 
-def leftovers(run: Path) -> set[int]:
-    """Every running process that belongs to a recorded one: its session when that is ours, else its group.
+def find_processes(run: Path) -> set[int]:
+    """Every running process that belongs to a record: those of its group, and of its session if that is still its own.
 
-    A session is ours when a recorded process in it still runs: Linux gives a session's number to nobody else
-    for as long as one process of it lives.
+    A session is its own as long as a recorded process in it runs: the kernel does not reuse a session id while any
+    process of the session is alive.
     """
-    found: set[int] = set()
+    pids: set[int] = set()
     for record in read_all(run):
         if not record.alive:
             continue
-        found.update(record.members())
+        pids.update(record.members())
         if _session(record.pid) == record.sid:
-            found.update(session_members(record.sid))
-    return found - {os.getpid()}
+            pids.update(session_members(record.sid))
+    return pids - {os.getpid()}
 
 
-def end_tools(run: Path) -> None:
-    """End what still prepares a server for an ``up`` that was killed: the next one prepares it again."""
+def kill_tools(run: Path) -> None:
+    """Kill the tools of an ``up`` that was killed itself: the next one runs them again."""
     for record in read_all(run):
         if record.name.endswith(TOOL):
             kill(set(record.members()))
-            wait_gone(record, 5)
+            wait_until_gone(record, 5)
 
 
 def signal_process(record: Record, signum: int) -> None:
-    """Send a signal to the recorded process, and to no other that may have its number now."""
+    """Send a signal to the recorded process, never to a later process with the same id."""
     if record.alive:
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signum)
 
 
-def wait_gone(record: Record, seconds: float) -> bool:
-    """Whether the process ended in time."""
+def wait_until_gone(record: Record, seconds: float) -> bool:
+    """Wait for the process to end. Returns whether it ended in time."""
     deadline = time.monotonic() + seconds
     while record.alive:
         if time.monotonic() > deadline:
@@ -116,6 +119,7 @@ def wait_gone(record: Record, seconds: float) -> bool:
 
 
 def kill(pids: set[int]) -> None:
+    """Send SIGKILL to each of these processes."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The supervisor (supervisord): its configuration, its start, and what we ask of it over its socket."""
+"""The supervisor (supervisord): its configuration, its start, and calls over its socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import http.client
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,152 +17,130 @@ import xmlrpc.client
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stack import records
 from stack.config import LocalConfig
 from stack.credentials import write_private
-from stack.server import Launch, Server, ServerError, launcher, log_hint, spec_path, write_spec
+from stack.server import Launch, Server, ServerError, launch_command, log_hint, spec_path, write_spec
 
-#: A path of a socket has room for about 100 bytes on every system.
+#: The path of a Unix socket is limited to about 100 bytes.
 _LONGEST_SOCKET = 90
 _RPC_SECONDS = 10.0
-#: Supervisors outlive whoever starts them. Their handles are kept: Python complains of one that is dropped.
-_STARTED: list[subprocess.Popen[bytes]] = []
+#: Supervisors outlive the process that starts them. Python warns about a dropped handle of a running process.
+_HANDLES: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
 class ProgramState:
-    """What the supervisor knows of one server; ``state`` is its word: RUNNING, STARTING, BACKOFF, FATAL, STOPPED."""
+    """The supervisor's view of one server; ``state`` is RUNNING, STARTING, BACKOFF, FATAL, STOPPED or another."""
 
     name: str
     state: str
     pid: int
     started: float
-    why: str
+    spawn_error: str
 
     @property
     def up(self) -> bool:
+        """Whether it runs, or the supervisor is still trying to start it."""
         return self.state in ("RUNNING", "STARTING", "BACKOFF")
 
 
-class SupervisorSilentError(ServerError):
-    """The supervisor does not answer on its socket."""
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_RPC_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(str(self._path))
-        except OSError:
-            self.close()
-            raise
-
-
-class _Transport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        # Kept where the base class looks for what it has to close.
-        connection = _Connection(self._path)
-        self._connection = (host, connection)
-        return connection
+class SupervisorUnreachableError(ServerError):
+    """The supervisor does not respond on its socket."""
 
 
 class Supervisor:
-    """One supervisord for one home. Methods that ask it raise ``SupervisorSilentError`` when it does not answer."""
+    """The supervisord of one home. Calls raise ``SupervisorUnreachableError`` when it does not respond."""
 
     def __init__(self, config: LocalConfig) -> None:
         self._config = config
 
     @property
     def record(self) -> records.Record | None:
+        """The record of its process."""
         return records.read(self._config.run, records.SUPERVISOR)
 
     @property
     def alive(self) -> bool:
+        """Whether its process runs."""
         record = self.record
         return record is not None and record.alive
 
     def start(self, servers: list[Server]) -> None:
-        """Start it with nothing running yet. Returns once it answers; ``ServerError`` when it does not."""
+        """Start it without starting any server. Returns once it responds; raises ``ServerError`` if it does not."""
         write_private(self._file, self._configuration(servers))
         argv = (sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._file))
         spec = write_spec(self._config, records.SUPERVISOR, Launch(argv, self._config.run))
         log = self._config.log(records.SUPERVISOR)
         with log.open("ab") as output:
-            # A session of its own: Ctrl-C in the terminal does not reach it, and the session names what is ours.
+            # In a session of its own: Ctrl-C does not reach it, and the session identifies the processes of this stack.
             process = subprocess.Popen(
-                launcher(spec), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                launch_command(spec), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        _STARTED[:] = [*(handle for handle in _STARTED if handle.poll() is None), process]
+        _HANDLES[:] = [*(handle for handle in _HANDLES if handle.poll() is None), process]
         deadline = time.monotonic() + 20
-        while not self._answers():
+        while not self._responds():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"the supervisor did not start. {log_hint(log)}")
             time.sleep(0.05)
 
     def states(self) -> dict[str, ProgramState]:
-        """Every server it knows; empty when it does not run."""
+        """The state of every server; empty if the supervisor is not running."""
         if not self.alive:
             return {}
         with self._rpc() as rpc:
-            answer = rpc.supervisor.getAllProcessInfo()
-        return {entry.name: entry for entry in map(_state, _dictionaries(answer))}
+            response = rpc.supervisor.getAllProcessInfo()
+        return {entry.name: entry for entry in map(_state, _dictionaries(response))}
 
     def start_server(self, name: str) -> None:
-        """Return at once; the server may still fail to start."""
+        """Start a server and return immediately; it may still fail to start."""
         with self._rpc() as rpc:
             rpc.supervisor.startProcess(name, False)
 
     def stop_server(self, name: str) -> None:
-        """Ask for a stop and return at once; the supervisor sends SIGKILL when the server's time is over."""
+        """Stop a server and return immediately; the supervisor sends SIGKILL after the server's timeout."""
         with self._rpc() as rpc, contextlib.suppress(xmlrpc.client.Fault):
             rpc.supervisor.stopProcess(name, False)
 
     def shut_down(self, seconds: float) -> None:
-        """End the supervisor, by SIGKILL when it takes longer than this."""
+        """Stop the supervisor, with SIGKILL if it takes longer than this."""
         record = self.record
         if record is None or not record.alive:
             return
         try:
             with self._rpc() as rpc:
                 rpc.supervisor.shutdown()
-        except (SupervisorSilentError, xmlrpc.client.Error):
-            # It does not listen yet, or no longer.
+        except (SupervisorUnreachableError, xmlrpc.client.Error):
+            # It is not listening yet, or not any more.
             records.signal_process(record, signal.SIGTERM)
-        if not records.wait_gone(record, seconds):
+        if not records.wait_until_gone(record, seconds):
             records.kill({record.pid})
-            records.wait_gone(record, 5)
+            records.wait_until_gone(record, 5)
 
     def remove_socket(self) -> None:
+        """Delete the socket that a killed supervisor left."""
         self._socket.unlink(missing_ok=True)
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             with self._rpc() as rpc:
                 rpc.supervisor.getState()
-        except SupervisorSilentError:
+        except SupervisorUnreachableError:
             return False
         return True
 
     @contextlib.contextmanager
     def _rpc(self) -> Iterator[xmlrpc.client.ServerProxy]:
-        with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(self._socket)) as proxy:
+        transport = _build_transport(self._socket)
+        # The transport knows the socket; the URL only has to be valid.
+        with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport) as proxy:
             try:
                 yield proxy
             except (OSError, http.client.HTTPException) as exc:
-                raise SupervisorSilentError(
-                    f"the supervisor of {self._config.home} does not answer ({type(exc).__name__}). "
-                    "End it and its servers with: python -m stack down"
+                raise SupervisorUnreachableError(
+                    f"the supervisor of {self._config.home} does not respond ({type(exc).__name__}). "
+                    "Stop it and its servers: python -m stack down"
                 ) from exc
 
     @property
@@ -172,9 +149,9 @@ class Supervisor:
 
     @property
     def _socket(self) -> Path:
-        near = self._config.run / "supervisor.sock"
-        if len(os.fsencode(near)) <= _LONGEST_SOCKET:
-            return near
+        in_home = self._config.run / "supervisor.sock"
+        if len(os.fsencode(in_home)) <= _LONGEST_SOCKET:
+            return in_home
         name = hashlib.sha256(str(self._config.home).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"millrace-{os.geteuid()}-{name}.sock"
 
@@ -202,21 +179,38 @@ class Supervisor:
     def _program(self, server: Server, priority: int) -> dict[str, object]:
         spec = spec_path(self._config, server.name)
         return {
-            "command": shlex.join(launcher(spec)),
+            "command": shlex.join(launch_command(spec)),
             "priority": priority,
             "autostart": "false",
             "autorestart": "true",
-            "startsecs": server.settle_seconds,
+            "startsecs": server.min_uptime_seconds,
             "startretries": 3,
             "stopsignal": server.stop.signum.name.removeprefix("SIG"),
-            "stopwaitsecs": server.stop.seconds,
+            "stopwaitsecs": server.stop.timeout_seconds,
             "killasgroup": "true",
             "redirect_stderr": "true",
-            # The supervisor expands this one twice.
+            # The supervisor expands this value twice.
             "stdout_logfile": str(self._config.log(server.name)).replace("%", "%%"),
             "stdout_logfile_maxbytes": "20MB",
             "stdout_logfile_backups": 2,
         }
+
+
+def _build_transport(path: Path) -> xmlrpc.client.Transport:
+    """Supervisor's own transport, with the timeout that it lacks: a supervisor that hangs must not hang its caller."""
+    import socket
+
+    from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
+
+    class Connection(UnixStreamHTTPConnection):  # type: ignore[misc] # supervisor has no types
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(_RPC_SECONDS)
+            self.sock.connect(str(path))
+
+    transport: xmlrpc.client.Transport = SupervisorTransport(serverurl=f"unix://{path}")
+    transport._get_connection = lambda: Connection("localhost")  # type: ignore[attr-defined]
+    return transport
 
 
 def _section(title: str, values: dict[str, object]) -> str:
@@ -224,8 +218,8 @@ def _section(title: str, values: dict[str, object]) -> str:
     return "\n".join([f"[{title}]", *lines, ""])
 
 
-def _dictionaries(answer: object) -> list[dict[str, object]]:
-    return [entry for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []
+def _dictionaries(response: object) -> list[dict[str, object]]:
+    return [entry for entry in response if isinstance(entry, dict)] if isinstance(response, list) else []
 
 
 def _state(entry: dict[str, object]) -> ProgramState:
@@ -234,5 +228,5 @@ def _state(entry: dict[str, object]) -> ProgramState:
         state=str(entry["statename"]),
         pid=int(str(entry["pid"])),
         started=float(str(entry["start"])),
-        why=str(entry["spawnerr"]),
+        spawn_error=str(entry["spawnerr"]),
     )

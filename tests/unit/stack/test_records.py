@@ -1,4 +1,4 @@
-"""Which processes are ours: what ``launch`` writes down, and what is made of it later."""
+"""Process records: what ``launch`` writes, and how processes are recognised later."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stack import launch, records
 from stack.config import LocalConfig
-from stack.server import Launch, launcher, write_spec
+from stack.server import Launch, launch_command, write_spec
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sessions are read from /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="marks rely on Linux's start time since boot")
 
-#: Two processes that wait: one in the group of its parent, one in a group of its own.
+#: A process with two children: one in its own process group, one in another.
 FAMILY = """
 import subprocess, sys
 same = subprocess.Popen(["sleep", "300"])
 apart = subprocess.Popen(["sleep", "300"], process_group=0)
 print(same.pid, apart.pid, flush=True)
 same.wait()
+"""
+
+#: A process with a child, and a grandchild whose parent has exited.
+ORPHAN = """
+import subprocess
+child = subprocess.Popen(["sleep", "300"])
+orphan = subprocess.run(["sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $!"], capture_output=True, text=True).stdout
+print(child.pid, orphan, flush=True)
+child.wait()
 """
 
 type Start = Callable[..., tuple[int, list[int]]]
@@ -39,18 +50,18 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a command in a session of its own; its number, and the numbers that its first line says."""
-    made: list[subprocess.Popen[str]] = []
+    """Starts a command in its own session; returns its process id and the numbers of its first output line."""
+    processes: list[subprocess.Popen[str]] = []
 
-    def started(*argv: str) -> tuple[int, list[int]]:
+    def start(*argv: str) -> tuple[int, list[int]]:
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        made.append(process)
+        processes.append(process)
         assert process.stdout is not None
         return process.pid, [int(word) for word in process.stdout.readline().split()]
 
-    yield started
-    for process in made:
-        # Not yet waited for, so its number is still the number of its session.
+    yield start
+    for process in processes:
+        # Not reaped yet, so its id is still that of its session.
         for pid in launch.session_members(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -58,7 +69,7 @@ def start() -> Iterator[Start]:
 
 
 def write(run: Path, name: str, **changes: object) -> records.Record:
-    """A record of this process, with something changed."""
+    """A record of this process with some fields changed."""
     launch.write_record(records.path(run, name), name)
     content = json.loads(records.path(run, name).read_text())
     records.path(run, name).write_text(json.dumps({**content, **changes}))
@@ -67,8 +78,12 @@ def write(run: Path, name: str, **changes: object) -> records.Record:
     return record
 
 
-def test_a_record_of_a_running_process_is_alive(run: Path) -> None:
-    """What launch wrote is read back with the numbers of its process, whole, with no remains beside it."""
+def config_in(home: Path) -> LocalConfig:
+    return LocalConfig(home, ports={}, heaps={})
+
+
+def test_the_record_of_a_running_process_is_alive(run: Path) -> None:
+    """A record has the ids of its process and is complete, with no partial file next to it."""
     launch.write_record(records.path(run, "kafka"), "kafka")
     record = records.read(run, "kafka")
     assert record is not None
@@ -78,20 +93,22 @@ def test_a_record_of_a_running_process_is_alive(run: Path) -> None:
     assert list(records.folder(run).iterdir()) == [records.path(run, "kafka")]
 
 
-def test_a_process_with_a_used_number_is_a_stranger(run: Path, start: Start) -> None:
-    """Another start time means another process: it is not alive, has no members, gets no signal, is not left over."""
+def test_a_reused_process_id_is_a_stranger(run: Path, start: Start) -> None:
+    """A process with a recorded id but another start time is not alive, is not found and gets no signal."""
     pid, _ = start("sh", "-c", "echo; exec sleep 300")
-    record = write(run, "kafka", pid=pid, pgid=pid, sid=pid, mark="boot/1")
-    assert not record.alive
-    assert record.members() == []
-    assert records.leftovers(run) == set()
-    records.signal_process(record, signal.SIGKILL)
-    assert launch.start_mark(pid) is not None
-    assert records.wait_gone(record, 0)
+    boot, _, ticks = str(launch.start_mark(pid)).rpartition("/")
+    for mark in ("boot/1", f"{boot}/{int(ticks) - 1}"):
+        record = write(run, "kafka", pid=pid, pgid=pid, sid=pid, mark=mark)
+        assert not record.alive
+        assert record.members() == []
+        assert records.find_processes(run) == set()
+        records.signal_process(record, signal.SIGKILL)
+        assert launch.start_mark(pid) is not None
+        assert records.wait_until_gone(record, 0)
 
 
-def test_a_mark_of_an_earlier_boot_is_another(run: Path) -> None:
-    """Numbers and start times come again after a restart of the machine; its boot does not."""
+def test_a_mark_of_an_earlier_boot_does_not_match(run: Path) -> None:
+    """Process ids and start times can repeat after a reboot; the boot id does not."""
     mark = launch.start_mark(os.getpid())
     assert mark is not None
     boot, ticks = mark.rsplit("/", 1)
@@ -99,8 +116,19 @@ def test_a_mark_of_an_earlier_boot_is_another(run: Path) -> None:
     assert not write(run, "kafka", mark=f"{boot[::-1]}/{ticks}").alive
 
 
-def test_an_ended_process_is_not_alive() -> None:
-    """Also while nobody has asked for its exit status yet."""
+def test_a_mark_is_the_kernels_start_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark is the start in ticks since boot, as in records of earlier versions, and survives clock corrections."""
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    mark = str(launch.start_mark(os.getpid()))
+    assert mark.endswith(f"/{ticks}")
+    boot = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3_600.0)
+    monkeypatch.setattr("psutil.boot_time", lambda: boot + 3_600.0)
+    assert launch.start_mark(os.getpid()) == mark
+
+
+def test_an_exited_process_is_not_alive() -> None:
+    """A process has ended even if its parent has not read its exit status yet."""
     process = subprocess.Popen(["true"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert launch.start_mark(process.pid) is None
@@ -109,8 +137,8 @@ def test_an_ended_process_is_not_alive() -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, -1])
-def test_half_a_record_is_none(run: Path, keep: int) -> None:
-    """A disk that was full leaves such files; they are passed over, and the others are read."""
+def test_a_truncated_record_is_ignored(run: Path, keep: int) -> None:
+    """A full disk can leave such files; the other records are still read."""
     write(run, "whole")
     text = records.path(run, "whole").read_text()
     records.path(run, "half").write_text(text[:keep])
@@ -119,100 +147,122 @@ def test_half_a_record_is_none(run: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "null", '"kafka"', '{"name": "kafka"}', '{"pid": "many"}', "\x00"])
-def test_another_content_is_none(run: Path, content: str) -> None:
-    """What is no record names no process."""
+def test_an_invalid_record_is_ignored(run: Path, content: str) -> None:
+    """A file with other content names no process."""
     records.path(run, "odd").write_text(content)
     assert records.read(run, "odd") is None
 
 
-def test_no_record_is_none(tmp_path: Path) -> None:
-    """A server that was never started, and a home where nothing ever was."""
+@pytest.mark.parametrize("pid", [-1, 0, 2**40])
+def test_an_impossible_process_id_is_not_alive(run: Path, pid: int) -> None:
+    """A damaged number names no process and is never signalled."""
+    record = write(run, "kafka", pid=pid)
+    assert not record.alive
+    assert record.members() == []
+
+
+def test_without_records_nothing_runs(tmp_path: Path) -> None:
+    """A server or a home that was never started has no record and no processes."""
     assert records.read(tmp_path / "none", "kafka") is None
     assert records.read_all(tmp_path / "none") == []
-    assert records.leftovers(tmp_path / "none") == set()
+    assert records.find_processes(tmp_path / "none") == set()
 
 
-def test_forget_removes_what_was_begun_too(run: Path) -> None:
-    """Records and unfinished ones, so that the next start begins with none."""
+def test_deleting_records_deletes_partial_ones_too(run: Path) -> None:
+    """The next start begins without any record."""
     write(run, "kafka")
     (records.folder(run) / "kafka.json.17.partial").write_text("{")
-    records.forget(run)
+    records.delete_records(run)
     assert list(records.folder(run).iterdir()) == []
 
 
-def test_leftovers_are_a_session_of_ours_and_no_stranger(run: Path, start: Start) -> None:
-    """A server started by launch.py is found with its children, in whatever group; who has no record is not."""
+def test_the_processes_of_a_session_are_found(run: Path, start: Start) -> None:
+    """A server is found with its children in any process group; a process without a record is not."""
     family = Launch((sys.executable, "-I", "-S", "-c", FAMILY), run)
-    config = LocalConfig(home=run)
-    pid, children = start(*launcher(write_spec(config, "kafka", family)))
+    config = config_in(run)
+    pid, children = start(*launch_command(write_spec(config, "kafka", family)))
     start("sh", "-c", "echo; exec sleep 300")
-    assert records.leftovers(config.run) == {pid, *children}
+    assert records.find_processes(config.run) == {pid, *children}
     record = records.read(config.run, "kafka")
     assert record is not None
     assert set(record.members()) == {pid, children[0]}
 
 
-def test_a_session_outlives_the_one_that_began_it(run: Path, start: Start) -> None:
-    """A supervisor that was killed leaves servers whose session is still the recorded one: all of it is ours."""
+def test_a_session_outlives_its_leader(run: Path, start: Start) -> None:
+    """After the supervisor was killed, all processes of its session are found through its servers."""
     pid, (same, apart) = start(sys.executable, "-I", "-S", "-c", FAMILY)
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     write(run, "kafka", pid=same, pgid=pid, sid=pid, mark=launch.start_mark(same))
-    assert records.leftovers(run) == {same, apart}
+    assert records.find_processes(run) == {same, apart}
 
 
-def test_a_record_of_a_session_that_is_not_its_own_names_its_process_alone(run: Path, start: Start) -> None:
-    """A record whose session belongs to somebody else does not make that session ours."""
+def test_the_session_of_a_stranger_is_left_alone(run: Path, start: Start) -> None:
+    """A record with the session of another process only stands for its own process."""
     pid, _ = start(sys.executable, "-I", "-S", "-c", FAMILY)
     stranger, _ = start("sh", "-c", "echo; exec sleep 300")
     write(run, "kafka", pid=pid, pgid=pid, sid=stranger, mark=launch.start_mark(pid))
-    assert records.leftovers(run) == {pid}
+    assert records.find_processes(run) == {pid}
 
 
-def test_tools_are_ended_and_servers_stay(run: Path, start: Start) -> None:
-    """What prepared a server for a start that was killed is done again; a server that runs is left."""
+def test_tools_are_killed_and_servers_are_not(run: Path, start: Start) -> None:
+    """Tools of a killed start are killed, because the next start runs them again; running servers stay."""
     tool, _ = start("sh", "-c", "echo; exec sleep 300")
     server, _ = start("sh", "-c", "echo; exec sleep 300")
     for name, pid in (("postgres" + records.TOOL, tool), ("postgres", server)):
         write(run, name, pid=pid, pgid=pid, sid=pid, mark=launch.start_mark(pid))
-    records.end_tools(run)
+    records.kill_tools(run)
     assert launch.start_mark(tool) is None
     assert launch.start_mark(server) is not None
 
 
 def test_signals_reach_the_recorded_process(run: Path, start: Start) -> None:
-    """It gets the signal that was sent, and its end is seen."""
+    """The process gets the signal, its end is noticed, and a later signal is no error."""
     pid, _ = start("sh", "-c", "echo; exec sleep 300")
     record = write(run, "kafka", pid=pid, pgid=pid, sid=pid, mark=launch.start_mark(pid))
     records.signal_process(record, signal.SIGTERM)
-    assert records.wait_gone(record, 30)
+    assert records.wait_until_gone(record, 30)
     records.signal_process(record, signal.SIGTERM)
 
 
-def test_a_name_may_look_like_anything(start: Start) -> None:
-    """A process that calls itself ``) Z 1 1`` is told by its session and its start all the same."""
+def test_an_odd_process_name_does_not_matter(start: Start) -> None:
+    """A process that calls itself ``) Z 1 1`` is recognised by its session and start time."""
     code = "import time; open('/proc/self/comm', 'w').write(') Z 1 1 ('); print(flush=True); time.sleep(300)"
     pid, _ = start(sys.executable, "-I", "-S", "-c", code)
     assert launch.start_mark(pid) is not None
-    assert launch.session_members(pid) == {pid: os.getpid()}
+    assert launch.session_members(pid) == {pid}
 
 
-def test_orphans_are_what_no_longer_descends_from_the_supervisor() -> None:
-    """Children and theirs stay; without the supervisor itself nothing can be told, and nothing is ended."""
-    members = {10: 1, 11: 10, 12: 11, 13: 1, 14: 13}
-    assert sorted(launch._orphans(members, 10)) == [13, 14]
-    assert launch._orphans(members, 99) == []
+def test_orphans_no_longer_descend_from_the_supervisor(start: Start) -> None:
+    """Descendants of the supervisor are not orphans, and without the supervisor nothing is an orphan."""
+    supervisor, (child, orphan) = start(sys.executable, "-I", "-S", "-c", ORPHAN)
+    assert launch.session_members(supervisor) == {supervisor, child, orphan}
+    assert launch.find_orphans(supervisor) == {orphan}
+    os.kill(supervisor, signal.SIGKILL)
+    os.waitid(os.P_PID, supervisor, os.WEXITED | os.WNOWAIT)
+    assert launch.find_orphans(2**22 + 1) == set()
 
 
 def test_launch_becomes_the_server(run: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same process, in its folder, with its environment alone, after its record was written."""
-    config = LocalConfig(home=run)
+    """The same process continues as the server, in its folder and with only its environment, after it was recorded."""
+    config = config_in(run)
     monkeypatch.setenv("STRANGE", "1")
     script = 'test "$PWD" = / && test "$ODD" = "a b" && test -z "$STRANGE" && echo $$; exec sleep 300'
     spec = write_spec(config, "kafka", Launch(("/bin/sh", "-c", script), Path("/"), {"ODD": "a b"}))
-    assert spec.stat().st_mode & 0o077 == 0, "a spec carries secrets"
-    pid, said = start(*launcher(spec))
+    assert spec.stat().st_mode & 0o077 == 0, "a spec contains secrets"
+    pid, output = start(*launch_command(spec))
     record = records.read(config.run, "kafka")
     assert record is not None
-    assert said == [pid] == [record.pid]
+    assert output == [pid] == [record.pid]
     assert record.alive
+
+
+def test_launch_is_fast(run: Path) -> None:
+    """It runs at every start and restart, so it must not cost a noticeable part of a second."""
+    spec = write_spec(config_in(run), "kafka", Launch(("/bin/true",), Path("/")))
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(launch_command(spec), check=True)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.4, "0.1 s on an idle machine"

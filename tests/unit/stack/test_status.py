@@ -1,4 +1,4 @@
-"""What is said of each server: in numbers, and as a table for a person."""
+"""The status of each server, as numbers and as a table."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from include.errors import TransientError
-from stack.config import LocalConfig
-from stack.credentials import load_or_create
+from stack.installation import build_context, config_on_free_ports
 from stack.server import Context, Launch, Server
-from stack.status import ServerStatus, family, proportional_memory, server_statuses, table
+from stack.status import ServerStatus, format_table, process_tree, proportional_memory, read_statuses
 from stack.supervise import ProgramState
 
 ROWS = [
@@ -28,7 +27,7 @@ ROWS = [
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return Context(LocalConfig.with_free_ports(tmp_path), load_or_create(tmp_path))
+    return build_context(config_on_free_ports(tmp_path))
 
 
 @pytest.fixture
@@ -43,11 +42,17 @@ def parent() -> Iterator[int]:
     process.communicate()
 
 
-def a_server(name: str, answers: Callable[[Context], None], *ports: str) -> Server:
-    return Server(name, ports, launch=lambda _: Launch(("/bin/true",), Path("/")), answers=answers)
+def server(name: str, check_health: Callable[[Context], None], *ports: str) -> Server:
+    return Server(
+        name=name,
+        priority=0,
+        ports=dict.fromkeys(ports, 0),
+        launch=lambda _: Launch(("/bin/true",), Path("/")),
+        check_health=check_health,
+    )
 
 
-def silent(_: Context) -> None:
+def unhealthy(_: Context) -> None:
     raise TransientError("not yet")
 
 
@@ -56,62 +61,70 @@ def running(name: str, pid: int, state: str = "RUNNING") -> ProgramState:
 
 
 def test_a_server_that_was_never_started(context: Context) -> None:
-    """It is stopped, has its port and nothing else, and is not asked."""
-    asked: list[Context] = []
-    (row,) = server_statuses(context, {}, [a_server("kafka", asked.append, "kafka", "kafka_controller")])
+    """It is stopped, has its port and nothing else, and its health is not checked."""
+    checked: list[Context] = []
+    (row,) = read_statuses(context, {}, [server("kafka", checked.append, "kafka", "kafka_controller")])
     assert row == ServerStatus("kafka", "stopped", 0, context.config.ports["kafka"], 0, 0.0, False)
-    assert asked == []
+    assert checked == []
 
 
 def test_a_server_that_the_supervisor_gave_up(context: Context) -> None:
-    """Without a process it has the supervisor's word, and is not asked."""
-    (row,) = server_statuses(context, {"kafka": running("kafka", 0, "FATAL")}, [a_server("kafka", lambda _: None)])
-    assert (row.state, row.pid, row.port, row.answers) == ("fatal", 0, 0, False)
+    """Without a process it has the supervisor's state, and its health is not checked."""
+    (row,) = read_statuses(context, {"kafka": running("kafka", 0, "FATAL")}, [server("kafka", lambda _: None)])
+    assert (row.state, row.pid, row.port, row.healthy) == ("fatal", 0, 0, False)
 
 
-def test_a_server_that_runs_need_not_answer(context: Context) -> None:
-    """The process is one thing, its answer another; memory and time are those of the process."""
-    servers = [a_server("mute", silent), a_server("well", lambda _: None)]
+def test_a_running_server_may_be_unhealthy(context: Context) -> None:
+    """The state of the process and its health are independent; memory and uptime are those of the process."""
+    servers = [server("mute", unhealthy), server("well", lambda _: None)]
     states = {server.name: running(server.name, os.getpid()) for server in servers}
-    mute, well = server_statuses(context, states, servers)
-    assert (mute.answers, well.answers) == (False, True)
+    mute, well = read_statuses(context, states, servers)
+    assert (mute.healthy, well.healthy) == (False, True)
     assert (mute.state, well.state) == ("running", "running")
     assert mute.memory > 1_000_000
     assert well.seconds >= 90
 
 
-def test_servers_are_asked_side_by_side(context: Context) -> None:
-    """Several that hang cost the time of one: here each answers only while the other is being asked."""
-    together = threading.Barrier(2, timeout=30)
+def test_servers_are_checked_in_parallel(context: Context) -> None:
+    """Several servers that hang cost the time of one: here each is healthy only while the other is being checked."""
+    barrier = threading.Barrier(2, timeout=30)
 
-    def answers(_: Context) -> None:
-        together.wait()
+    def check_health(_: Context) -> None:
+        barrier.wait()
 
-    servers = [a_server(name, answers) for name in ("a", "b")]
-    rows = server_statuses(context, {name: running(name, os.getpid()) for name in "ab"}, servers)
-    assert [row.name for row in rows if row.answers] == ["a", "b"]
-
-
-def test_children_are_of_the_family(context: Context, parent: int) -> None:
-    """A server's memory is that of all its processes."""
-    found = family(context, a_server("reader", silent), parent)
-    assert parent in found
-    assert len(found) == 2
+    servers = [server(name, check_health) for name in ("a", "b")]
+    rows = read_statuses(context, {name: running(name, os.getpid()) for name in "ab"}, servers)
+    assert [row.name for row in rows if row.healthy] == ["a", "b"]
 
 
-def test_memory_that_cannot_be_read_is_none() -> None:
-    """A process that ended meanwhile takes no memory and is no error."""
+def test_children_belong_to_a_server(context: Context, parent: int) -> None:
+    """The memory of a server is that of its whole process tree."""
+    pids = process_tree(context, server("reader", unhealthy), parent)
+    assert parent in pids
+    assert len(pids) == 2
+
+
+def test_memory_of_an_ended_process_is_zero() -> None:
+    """A process that ended in the meantime uses no memory and is no error."""
     process = subprocess.Popen(["true"])
     process.wait()
     assert proportional_memory(process.pid) == 0
     assert proportional_memory(os.getpid()) > 1_000_000
 
 
-def test_the_table_has_a_line_a_server_and_a_sum() -> None:
-    """Names, states, ports, memory, time and whether it answers; what there is none of is a dash."""
-    lines = [line.split() for line in table(ROWS).splitlines()]
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PSS")
+def test_memory_is_the_proportional_set_size(parent: int) -> None:
+    """The figure is the kernel's PSS, so that the sum over all servers counts shared pages once."""
+    lines = Path(f"/proc/{parent}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    (pss,) = [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
+    assert proportional_memory(parent) == pytest.approx(pss, rel=0.1)
+
+
+def test_the_table_has_a_line_per_server_and_a_total() -> None:
+    """Each line has name, state, ids, memory, uptime and health; a dash stands for a missing value."""
+    lines = [line.split() for line in format_table(ROWS).splitlines()]
     assert lines == [
-        ["server", "state", "pid", "port", "memory", "up", "answers"],
+        ["server", "state", "pid", "port", "memory", "up", "healthy"],
         ["kafka", "running", "4711", "19092", "320", "MB", "1h", "02m", "yes"],
         ["scheduler", "starting", "4712", "-", "180", "MB", "1m", "01s", "no"],
         ["redis", "stopped", "-", "16379", "0", "MB", "0s", "no"],
@@ -119,13 +132,13 @@ def test_the_table_has_a_line_a_server_and_a_sum() -> None:
     ]
 
 
-def test_columns_are_straight() -> None:
-    """Whatever the numbers, each column ends where its title does."""
-    lines = table(ROWS).splitlines()
+def test_columns_are_aligned() -> None:
+    """Each column ends where its title does, whatever the numbers."""
+    lines = format_table(ROWS).splitlines()
     assert len({line.rindex("  ") for line in lines[:-1]}) == 1
     assert {line.index(" MB") for line in lines[1:]} == {lines[0].index("memory") + len("memory") - len(" MB")}
 
 
-def test_a_table_of_any_iterable() -> None:
-    """It is gone through twice, for lines and for the sum."""
-    assert table(iter(ROWS)) == table(ROWS)
+def test_the_table_accepts_any_iterable() -> None:
+    """The rows are used twice, for the lines and for the total."""
+    assert format_table(iter(ROWS)) == format_table(ROWS)

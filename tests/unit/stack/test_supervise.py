@@ -1,43 +1,41 @@
-"""What the supervisor is told, as the supervisor itself reads it, and what is written for each start."""
+"""The supervisor: its configuration, as supervisord itself parses it, its socket, and the spec of each start."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import socket
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from include.errors import ConfigurationError
-from stack import records
+from stack import records, supervise
 from stack.config import LocalConfig
-from stack.credentials import load_or_create
+from stack.installation import build_context, config_on_free_ports
 from stack.launch import write_record
-from stack.server import Context, Launch, Server, ServerError, launcher, spec_path, write_spec
-from stack.servers import SERVERS, choose
-from stack.supervise import ProgramState, Supervisor
+from stack.server import Context, Launch, Server, ServerError, launch_command, spec_path, write_spec
+from stack.servers import SERVERS
+from stack.supervise import ProgramState, Supervisor, SupervisorUnreachableError
 
-#: A folder with what has a meaning of its own in such a file.
+#: A folder name full of characters that are special in a configuration file.
 ODD = "100% it's %s ö"
-
-
-def context_of(home: Path, **changes: Any) -> Context:
-    config = replace(LocalConfig.with_free_ports(home), **changes)
-    return Context(config, load_or_create(config.home))
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return context_of(tmp_path)
+    return build_context(config_on_free_ports(tmp_path))
 
 
-def understood(config: LocalConfig, path: Path) -> Any:
-    """The configuration, read by supervisord's own parser."""
+def parse(config: LocalConfig, path: Path) -> Any:
+    """The configuration as supervisord's own parser reads it."""
     from supervisor.options import ServerOptions
 
     for folder in (config.logs, config.run):
@@ -49,43 +47,44 @@ def understood(config: LocalConfig, path: Path) -> Any:
 
 
 @pytest.mark.parametrize("folder", ["home", ODD])
-def test_the_supervisor_understands_its_file(tmp_path: Path, folder: str) -> None:
-    """It knows every server in order, each with the command, the log and the stop that it needs."""
-    config = LocalConfig.with_free_ports(tmp_path / folder)
-    options = understood(config, tmp_path / "supervisord.conf")
+def test_supervisord_understands_its_configuration(tmp_path: Path, folder: str) -> None:
+    """It reads every server in order, with its command, log and stop signal."""
+    config = config_on_free_ports(tmp_path / folder)
+    options = parse(config, tmp_path / "supervisord.conf")
     programs = [group.process_configs[0] for group in options.process_group_configs]
     assert [program.name for program in programs] == [server.name for server in SERVERS]
     for program, server in zip(programs, SERVERS, strict=True):
-        assert shlex.split(program.command) == launcher(spec_path(config, server.name))
+        assert shlex.split(program.command) == launch_command(spec_path(config, server.name))
         assert program.stdout_logfile == str(config.log(server.name))
-        assert (program.stopsignal, program.stopwaitsecs) == (server.stop.signum, server.stop.seconds)
-        assert program.startsecs == server.settle_seconds
+        assert (program.stopsignal, program.stopwaitsecs) == (server.stop.signum, server.stop.timeout_seconds)
+        assert program.startsecs == server.min_uptime_seconds
         assert program.redirect_stderr
         assert program.killasgroup
         assert not program.autostart
 
 
 @pytest.mark.parametrize("folder", ["home", ODD])
-def test_nobody_else_can_reach_the_supervisor(tmp_path: Path, folder: str) -> None:
-    """It listens on a socket file of its owner's, and on no port."""
-    config = LocalConfig.with_free_ports(tmp_path / folder)
-    (listener,) = understood(config, tmp_path / "supervisord.conf").server_configs
+def test_only_the_owner_can_reach_the_supervisor(tmp_path: Path, folder: str) -> None:
+    """It listens on a private socket file and on no port."""
+    config = config_on_free_ports(tmp_path / folder)
+    (listener,) = parse(config, tmp_path / "supervisord.conf").server_configs
     assert listener["file"] == str(Supervisor(config)._socket)
     assert listener["chmod"] == 0o700
 
 
 @pytest.mark.parametrize("length", [1, 300])
-def test_a_long_home_has_a_short_socket(tmp_path: Path, length: int) -> None:
-    """A path of a socket has room for about a hundred bytes; elsewhere it is the same for one home, and its own."""
+def test_a_long_home_has_a_short_socket_path(tmp_path: Path, length: int) -> None:
+    """Socket paths are limited to about 100 bytes, so a long home gets a stable path of its own elsewhere."""
     homes = [tmp_path / ("x" * 100) / ("y" * 100) / f"{number:0{length // 3}}" for number in range(2)]
-    sockets = [Supervisor(LocalConfig(home=home))._socket for home in (*homes, homes[0])]
+    configs = [LocalConfig(home, ports={}, heaps={}) for home in (*homes, homes[0])]
+    sockets = [Supervisor(config)._socket for config in configs]
     assert all(len(os.fsencode(socket)) <= 100 for socket in sockets)
     assert sockets[0] == sockets[2]
     assert sockets[0] != sockets[1]
 
 
 def test_without_a_supervisor_nothing_runs(context: Context) -> None:
-    """It is not asked, and to end it is no error."""
+    """There are no states, and shutting down is no error."""
     supervisor = Supervisor(context.config)
     assert not supervisor.alive
     assert supervisor.states() == {}
@@ -93,27 +92,78 @@ def test_without_a_supervisor_nothing_runs(context: Context) -> None:
     supervisor.remove_socket()
 
 
-def test_a_supervisor_that_is_silent_is_named(context: Context) -> None:
-    """It lives and does not answer on its socket: the message says how to end it."""
+@pytest.fixture
+def supervisor(context: Context) -> Supervisor:
+    """A supervisor that is recorded as running (by this process) and has no socket yet."""
     records.folder(context.config.run).mkdir(parents=True)
     write_record(records.path(context.config.run, records.SUPERVISOR), records.SUPERVISOR)
-    supervisor = Supervisor(context.config)
+    return Supervisor(context.config)
+
+
+def test_a_supervisor_without_a_socket_is_reported(supervisor: Supervisor) -> None:
+    """If it is alive but does not respond, the error says how to stop it."""
     assert supervisor.alive
-    with pytest.raises(ServerError, match=r"does not answer \(\w+Error\)\. End it .* stack down"):
+    with pytest.raises(ServerError, match=r"does not respond \(\w+Error\)\. Stop it .* stack down"):
         supervisor.states()
+
+
+@contextlib.contextmanager
+def listener(path: Path, backlog: int = 1) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(backlog)
+        yield server
+
+
+def test_a_supervisor_that_hangs_times_out(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that accepts connections and never responds does not hang the caller."""
+    monkeypatch.setattr(supervise, "_RPC_SECONDS", 0.2)
+    began = time.monotonic()
+    with listener(supervisor._socket), pytest.raises(SupervisorUnreachableError, match="TimeoutError"):
+        supervisor.states()
+    assert time.monotonic() - began < 10
+
+
+def test_a_full_socket_times_out(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a socket whose queue of connections is full because no one accepts them any more."""
+    monkeypatch.setattr(supervise, "_RPC_SECONDS", 0.2)
+    with listener(supervisor._socket, backlog=0), contextlib.ExitStack() as clients:
+        for _ in range(4):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(0.1)
+            with contextlib.suppress(OSError):
+                client.connect(str(supervisor._socket))
+        with pytest.raises(SupervisorUnreachableError):
+            supervisor.states()
+
+
+def test_a_supervisor_that_exits_during_a_call_is_reported(supervisor: Supervisor) -> None:
+    """A closed connection means that it is unreachable, whatever error the transport raises."""
+
+    def accept_and_close() -> None:
+        connection, _ = server.accept()
+        connection.recv(65_536)
+        connection.close()
+
+    with listener(supervisor._socket) as server:
+        thread = threading.Thread(target=accept_and_close)
+        thread.start()
+        with pytest.raises(SupervisorUnreachableError):
+            supervisor.states()
+        thread.join()
 
 
 @pytest.mark.parametrize(
     ("state", "up"),
     [("RUNNING", True), ("STARTING", True), ("BACKOFF", True), ("FATAL", False), ("STOPPED", False), ("EXITED", False)],
 )
-def test_what_counts_as_up(state: str, up: bool) -> None:
-    """What the supervisor still starts again by itself is up; what it gave up or was told to stop is not."""
+def test_which_states_count_as_up(state: str, up: bool) -> None:
+    """A server that the supervisor still tries to start is up; one that it gave up or stopped is not."""
     assert ProgramState("kafka", state, 0, 0.0, "").up is up
 
 
 def test_a_start_inherits_little(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the shell has set, every start is the same: the few common variables, and what the server was given."""
+    """Every start is the same whatever the shell has set: a few common variables and the server's own."""
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("MILLRACE_SHARDS", "9")
     monkeypatch.setenv("TZ", "UTC")
@@ -125,16 +175,17 @@ def test_a_start_inherits_little(context: Context, monkeypatch: pytest.MonkeyPat
     assert not {"PYTHONPATH", "MILLRACE_SHARDS"} & set(environment)
 
 
-def test_launch_costs_no_imports(context: Context) -> None:
-    """It runs at every start, also after a crash: Python without site, with a file of the standard library alone."""
-    interpreter, *flags, script, spec = launcher(spec_path(context.config, "kafka"))
+def test_launch_imports_little(context: Context) -> None:
+    """It runs at every start, including restarts: isolated, with psutil and the standard library only."""
+    interpreter, *flags, script, spec = launch_command(spec_path(context.config, "kafka"))
     assert interpreter == sys.executable
-    assert flags == ["-I", "-S"]
+    assert flags == ["-I"]
     assert Path(script).name == "launch.py"
     assert spec == str(spec_path(context.config, "kafka"))
     source = Path(script).read_text(encoding="utf-8")
-    imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import ", "from "))}
-    assert imported - {"__future__"} <= set(sys.stdlib_module_names) | {"pathlib"}
+    lines = [line.split() for line in source.splitlines()]
+    imported = {words[1] for words in lines if words[:1] in (["import"], ["from"])}
+    assert imported - {"__future__"} <= set(sys.stdlib_module_names) | {"psutil"}
 
 
 CHANGES: dict[str, Callable[[Context], dict[str, Any]]] = {
@@ -145,58 +196,32 @@ CHANGES: dict[str, Callable[[Context], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_other_settings_are_another_server(context: Context, change: str) -> None:
-    """A server differs from the one that was started when its port, its environment or what it needs has moved."""
+def test_changed_settings_are_noticed(context: Context, change: str) -> None:
+    """A change of its port, its environment or a server it needs is noticed."""
     (server,) = (server for server in SERVERS if server.name == "reader")
     server.write_spec(context)
-    assert not server.differs(context)
+    assert not server.settings_changed(context)
     changed = replace(context.config, **CHANGES[change](context))
-    assert server.differs(replace(context, config=changed))
+    assert server.settings_changed(replace(context, config=changed))
 
 
-def test_another_heap_is_another_server(context: Context) -> None:
-    """The heap stands in a file and in no argument, and counts all the same; that of another server does not."""
+def test_a_changed_heap_is_noticed(context: Context) -> None:
+    """The heap is in a file rather than an argument and still counts; that of another server does not."""
     (server,) = (server for server in SERVERS if server.name == "mongo")
     server.write_spec(context)
-    for name, differs in (("kafka", False), ("mongo", True)):
-        changed = replace(context.config, heaps={**context.config.heaps, name: "999m"})
-        assert server.differs(replace(context, config=changed)) is differs
+    for name, changed in (("kafka", False), ("mongo", True)):
+        config = replace(context.config, heaps={**context.config.heaps, name: "999m"})
+        assert server.settings_changed(replace(context, config=config)) is changed
 
 
-def test_all_servers_without_names() -> None:
-    """Nothing chosen is everything."""
-    assert choose(None) == list(SERVERS)
-
-
-def test_a_chosen_server_brings_what_it_needs() -> None:
-    """What it needs, and what that needs, each once and in order of priority."""
-    assert [server.name for server in choose(["reader", "redis"])] == ["redis", "reader"]
-    assert [server.name for server in choose(["triggerer"])] == ["postgres", "api-server", "triggerer"]
-    assert choose([]) == []
-
-
-def test_what_is_needed_is_started_first() -> None:
-    """Servers need servers that there are; what is needed has priority over what needs it."""
-    names = [server.name for server in SERVERS]
-    for server in SERVERS:
-        assert all(names.index(need) < names.index(server.name) for need in server.needs)
-
-
-def test_a_server_is_stopped_before_what_it_needs() -> None:
-    """Clients go first: Airflow's workers before its API, that before PostgreSQL, the reader before Redis."""
-    order = {server.name: server.stop.order for server in SERVERS}
-    for server in SERVERS:
-        assert all(order[server.name] < order[need] for need in server.needs)
-
-
-def test_a_name_that_is_no_server() -> None:
-    """The message has the name, and those that there are."""
-    with pytest.raises(ConfigurationError, match=r"no server 'karfka'; there are: .*kafka"):
-        choose(["redis", "karfka"])
-
-
-def test_a_server_is_described_by_what_it_becomes(context: Context) -> None:
-    """The settings that are kept are JSON: what is read back equals what is compared with it."""
-    server = Server("odd", ("redis",), lambda _: Launch(("/bin/true", "1"), Path("/"), {"A": "1"}), lambda _: None)
+def test_settings_are_json(context: Context) -> None:
+    """Settings read back from the spec file equal the current ones."""
+    server = Server(
+        name="odd",
+        priority=0,
+        ports={"redis": 0},
+        launch=lambda _: Launch(("/bin/true", "1"), Path("/"), {"A": "1"}),
+        check_health=lambda _: None,
+    )
     settings = server.settings(context)
     assert json.loads(json.dumps(settings)) == settings
