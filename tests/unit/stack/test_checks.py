@@ -1,18 +1,19 @@
-"""What stands in the way of starting servers, in sentences that say what to do."""
+"""The checks before a start and of ``doctor``: problems as sentences that say what to do."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from include.errors import ConfigurationError
 from stack import checks, doctor, jars
-from stack.config import DEFAULT_PORTS, LOOPBACK, LocalConfig, free_ports
-from stack.credentials import load_or_create
+from stack.config import LOOPBACK, LocalConfig, find_free_ports
+from stack.installation import config_on_free_ports, load_secrets, read_config
 from stack.servers import SERVERS
 
 KAFKA = next(server for server in SERVERS if server.name == "kafka")
@@ -20,52 +21,46 @@ KAFKA = next(server for server in SERVERS if server.name == "kafka")
 
 @pytest.fixture
 def config(tmp_path: Path) -> LocalConfig:
-    found = LocalConfig.with_free_ports(tmp_path / "home")
-    return LocalConfig(home=found.home, ports=found.ports, jar_cache=tmp_path / "jars")
+    return replace(config_on_free_ports(tmp_path / "home"), jar_cache=tmp_path / "jars")
 
 
 @pytest.fixture
 def taken(config: LocalConfig) -> Iterator[int]:
-    """Kafka's port, which we listen on."""
+    """Kafka's port, used by this process."""
     with socket.create_server((LOOPBACK, config.ports["kafka"])):
         yield config.ports["kafka"]
 
 
-def test_free_ports_are_no_problem(config: LocalConfig) -> None:
-    """Nothing is said when nothing is wrong."""
+def test_free_ports_are_fine(config: LocalConfig) -> None:
+    """Without a problem there is no message."""
     assert checks.port_problems(config, SERVERS) == []
 
 
-def test_a_taken_port_is_named_with_its_setting(config: LocalConfig, taken: int) -> None:
-    """The port, the server that wants it, the process that has it, and the setting that changes it."""
+def test_a_taken_port_is_reported_with_its_setting(config: LocalConfig, taken: int) -> None:
+    """The message has the port, its server, the process that uses it and the setting that changes it."""
     (problem,) = checks.port_problems(config, SERVERS)
     assert problem.startswith(f"port {taken} for kafka is taken by process {os.getpid()} (")
     assert problem.endswith("stop that process, or set MILLRACE_PORT_KAFKA to a free port")
 
 
-def test_only_the_ports_of_these_servers_count(config: LocalConfig, taken: int) -> None:
-    """Who starts one server is not stopped by the port of another."""
+def test_only_the_ports_of_the_given_servers_are_checked(config: LocalConfig, taken: int) -> None:
+    """The port of another server does not prevent a start."""
     assert taken == config.ports["kafka"]
     assert checks.port_problems(config, [server for server in SERVERS if server is not KAFKA]) == []
 
 
-def test_every_port_of_a_server_is_looked_at(config: LocalConfig) -> None:
-    """Also those that no client uses."""
-    inner = [(server, name) for server in SERVERS for name in server.ports[1:]]
-    assert inner, "some server has an inner port"
-    for server, name in inner:
+def test_every_port_of_a_server_is_checked(config: LocalConfig) -> None:
+    """Ports that no client uses are checked too."""
+    internal = [(server, name) for server in SERVERS for name in server.ports if name != server.main_port]
+    assert internal, "some server has an internal port"
+    for server, name in internal:
         with socket.create_server((LOOPBACK, config.ports[name])):
             (problem,) = checks.port_problems(config, [server])
         assert f"MILLRACE_PORT_{name.upper()}" in problem
 
 
-def test_each_port_setting_belongs_to_a_server() -> None:
-    """Otherwise a taken one would be found by a server that fails, and not before."""
-    assert {name for server in SERVERS for name in server.ports} == set(DEFAULT_PORTS)
-
-
 def test_too_little_disk(tmp_path: Path) -> None:
-    """What is free, what is needed, and the setting for another disk; of the nearest folder that is there."""
+    """The message has the free and the required space and the setting for another disk, even for a missing folder."""
     assert checks.disk_problems(tmp_path / "not" / "yet", 1) == []
     (problem,) = checks.disk_problems(tmp_path / "not" / "yet", 10**18)
     assert problem.startswith(f"{tmp_path} has ")
@@ -74,20 +69,20 @@ def test_too_little_disk(tmp_path: Path) -> None:
 
 
 def test_too_little_memory() -> None:
-    """What is available, what is needed, and how to need less."""
+    """The message has the available and the required memory, and how to need less."""
     assert checks.memory_problems(1) == []
     (problem,) = checks.memory_problems(10**18)
     assert "1000000000.0 GB are needed" in problem
     assert "--only" in problem
 
 
-def test_the_python_of_the_suite_is_the_right_one() -> None:
-    """The project is made for 3.12 and tested with it."""
+def test_the_suite_runs_on_the_right_python() -> None:
+    """The project supports 3.12 and is tested with it."""
     assert checks.python_problems() == []
 
 
-def test_all_problems_are_said_at_once(config: LocalConfig, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One start names everything that is wrong, a line each."""
+def test_all_problems_are_reported_together(config: LocalConfig, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single start reports every problem, one per line."""
     monkeypatch.setattr(checks, "DISK_NEEDED", 10**18)
     monkeypatch.setattr(checks, "MEMORY_NEEDED", 10**18)
     with pytest.raises(ConfigurationError) as caught:
@@ -100,100 +95,101 @@ def test_all_problems_are_said_at_once(config: LocalConfig, taken: int, monkeypa
     assert "--only" in rest[2]
 
 
-def test_nothing_to_start_needs_nothing(config: LocalConfig, taken: int) -> None:
-    """A second ``up`` of a running stack finds its own ports taken, and that is right."""
+def test_no_servers_need_no_checks(config: LocalConfig, taken: int) -> None:
+    """A second ``up`` of a running stack must not complain about its own ports."""
     checks.check_machine(config, [])
     with pytest.raises(ConfigurationError, match=f"port {taken}"):
         checks.check_machine(config, [KAFKA])
 
 
 def test_fewer_servers_need_less_memory(config: LocalConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--only`` is what the message advises, so it must help."""
-    asked: list[int] = []
+    """The message recommends ``--only``, so it must help."""
+    requested: list[int] = []
     monkeypatch.setattr(checks, "DISK_NEEDED", 0)
 
     def enough(needed: int) -> list[str]:
-        asked.append(needed)
+        requested.append(needed)
         return []
 
     monkeypatch.setattr(checks, "memory_problems", enough)
     checks.check_machine(config, [KAFKA])
     checks.check_machine(config, list(SERVERS))
-    assert asked == [checks.MEMORY_NEEDED // len(SERVERS), checks.MEMORY_NEEDED]
+    assert requested == [checks.MEMORY_NEEDED // len(SERVERS), checks.MEMORY_NEEDED]
 
 
 @pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository of jars that nobody serves."""
+def unreachable_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A jar repository that does not respond."""
     monkeypatch.setenv("NO_PROXY", LOOPBACK)
     monkeypatch.setenv("no_proxy", LOOPBACK)
-    monkeypatch.setenv("MILLRACE_MAVEN_REPOSITORY", f"http://{LOOPBACK}:{free_ports(1)[0]}")
+    monkeypatch.setenv("MILLRACE_MAVEN_REPOSITORY", f"http://{LOOPBACK}:{find_free_ports(1)[0]}")
 
 
 def findings(config: LocalConfig) -> dict[str, doctor.Finding]:
     return {finding.name: finding for finding in doctor.examine(config)}
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_the_doctor_names_a_taken_port(config: LocalConfig, taken: int) -> None:
-    """Before anything is started, and it leaves nothing behind."""
+@pytest.mark.usefixtures("unreachable_repository")
+def test_the_doctor_reports_a_taken_port(config: LocalConfig, taken: int) -> None:
+    """The port is reported before anything is started, and nothing is created."""
     (problem,) = findings(config)["ports"].problems
     assert f"port {taken} for kafka" in problem
     assert not config.home.exists()
     assert not config.jar_cache.exists()
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_the_doctor_says_each_check(config: LocalConfig, taken: int) -> None:
-    """A line a check, NO and what to do below it where something is wrong, and the answer is no."""
-    said: list[str] = []
-    assert not doctor.report(config, said.append)
-    checked = [line.split()[1] for line in said if not line.startswith(" ")]
+@pytest.mark.usefixtures("unreachable_repository")
+def test_the_doctor_reports_every_check(config: LocalConfig, taken: int) -> None:
+    """There is one line per check; a failed check has NO and, below it, what to do."""
+    lines: list[str] = []
+    assert not doctor.print_findings(config, lines.append)
+    checked = [line.split()[1] for line in lines if not line.startswith(" ")]
     assert checked == ["Python", "packages", "ports", "disk", "memory", "folders", "postgres", "jars"]
-    place = next(number for number, line in enumerate(said) if line.startswith("NO  ports"))
-    assert said[place + 1].startswith(f"    - port {taken} for kafka")
-    assert "ok  Python" in [line[:10] for line in said]
+    position = next(number for number, line in enumerate(lines) if line.startswith("NO  ports"))
+    assert lines[position + 1].startswith(f"    - port {taken} for kafka")
+    assert "ok  Python" in [line[:10] for line in lines]
 
 
-@pytest.mark.usefixtures("nowhere")
+@pytest.mark.usefixtures("unreachable_repository")
 def test_missing_jars_without_a_network(config: LocalConfig) -> None:
-    """How many are missing, and which settings name a mirror or a proxy; none is missing once all are there."""
+    """The message has the number of missing jars and the settings of a mirror and a proxy, until all are cached."""
     (problem,) = findings(config)["jars"].problems
-    wanted = jars.parse(jars.LOCK.read_text(encoding="utf-8"))
-    assert problem.startswith(f"{len(wanted)} of {len(wanted)} are missing. ")
+    locked = jars.read_lock()
+    assert problem.startswith(f"{len(locked)} of {len(locked)} are missing. ")
     assert "MILLRACE_MAVEN_REPOSITORY" in problem
-    for jar in wanted:
+    for jar in locked:
         (config.jar_cache / jar.file).parent.mkdir(parents=True, exist_ok=True)
         (config.jar_cache / jar.file).touch()
     assert findings(config)["jars"].problems == []
 
 
 def test_secrets_that_others_can_read(config: LocalConfig) -> None:
-    """The command that mends it is named; a file as we make it is right."""
-    load_or_create(config.home)
+    """The message has the command that fixes it; a generated file is fine."""
+    load_secrets(config)
     assert doctor._folder_problems(config) == []
     (config.home / "secrets.json").chmod(0o640)
     (problem,) = doctor._folder_problems(config)
     assert problem.endswith(f"chmod 600 {config.home / 'secrets.json'}")
 
 
-def test_packages_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installation that was cut short is named by what it lacks, with the command that completes it."""
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An incomplete installation is reported with the missing packages and the command that completes it."""
     assert doctor._package_problems() == []
-    monkeypatch.setattr(doctor, "_PACKAGES", ("json", "no_such_package_of_ours"))
-    assert doctor._package_problems() == ["no_such_package_of_ours cannot be imported: run make setup"]
+    monkeypatch.setattr(doctor, "_PACKAGES", ("json", "no_such_package"))
+    assert doctor._package_problems() == ["no_such_package cannot be imported: run make setup"]
+
+
+def test_the_packages_of_every_server_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server declares what it imports, and the doctor looks for it."""
+    monkeypatch.setattr(doctor, "SERVERS", (replace(KAFKA, packages=("no_such_package",)),))
+    assert doctor._package_problems() == ["no_such_package cannot be imported: run make setup"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another user for PostgreSQL")
 def test_postgres_without_a_user_to_run_as(config: LocalConfig) -> None:
-    """A user that does not exist is named with its setting, as is root."""
+    """A missing user, or root, is reported with its setting."""
     for name in ("no-such-user", "root"):
-        lacking = LocalConfig(home=config.home, postgres_user=name)
-        ((problem,), _) = doctor._postgres(lacking)
+        wrong_user = read_config({"MILLRACE_POSTGRES_USER": name}, config.home)
+        ((problem,), _) = doctor._check_postgres(wrong_user)
         assert name in problem
         assert "MILLRACE_POSTGRES_USER" in problem
-
-
-def test_every_server_has_a_name_of_its_own() -> None:
-    """Logs, records and specs are named by it."""
-    assert len({server.name for server in SERVERS}) == len(SERVERS)

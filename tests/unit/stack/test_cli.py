@@ -1,4 +1,4 @@
-"""The command line of the local servers, as far as no server is needed."""
+"""The command line of the local servers, as far as it can be tested without a server."""
 
 from __future__ import annotations
 
@@ -12,23 +12,40 @@ from pathlib import Path
 import pytest
 
 from stack import launch, records
-from stack.cli import _COMMANDS, _parser
+from stack.cli import _COMMANDS, _build_parser
 from stack.config import PORT_PREFIX, PROJECT, LocalConfig
+from stack.installation import config_on_free_ports
+
+#: ``python -m stack`` in a process that exits with 99 if it looks up a host or connects beyond this machine.
+OFFLINE = """
+import os, sys
+
+def forbid(event, arguments):
+    if event == "socket.getaddrinfo" and arguments[0] != "127.0.0.1":
+        os._exit(99)
+    if event == "socket.connect" and not isinstance(arguments[1], (str, bytes)) and arguments[1][0] != "127.0.0.1":
+        os._exit(99)
+
+sys.addaudithook(forbid)
+from stack.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> LocalConfig:
-    """A home that is not made yet, with ports that nobody has."""
-    return LocalConfig.with_free_ports(tmp_path / "home")
+    """A home that does not exist yet, on free ports."""
+    return config_on_free_ports(tmp_path / "home")
 
 
-def command(config: LocalConfig, *arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    """``python -m stack`` in a process of its own: it takes over signals."""
+def run(
+    config: LocalConfig, python: list[str], arguments: tuple[str, ...], environment: dict[str, str], stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     ports = {f"{PORT_PREFIX}{name.upper()}": str(port) for name, port in config.ports.items()}
     return subprocess.run(
-        [sys.executable, "-m", "stack", *arguments],
+        [sys.executable, *python, *arguments],
         cwd=PROJECT,
-        env={**os.environ, "MILLRACE_HOME": str(config.home), **ports, **more},
+        env={"MILLRACE_HOME": str(config.home), **ports, **environment},
         input=stdin,
         capture_output=True,
         text=True,
@@ -37,58 +54,77 @@ def command(config: LocalConfig, *arguments: str, stdin: str = "", **more: str) 
     )
 
 
+def command(config: LocalConfig, *arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """``python -m stack`` in its own process, because it changes signal handlers."""
+    return run(config, ["-m", "stack"], arguments, {**os.environ, **more}, stdin)
+
+
+def bare_command(config: LocalConfig, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python -m stack`` without any installed package: -S leaves out site-packages."""
+    return run(config, ["-S", "-E", "-s", "-m", "stack"], arguments, {"PATH": os.environ["PATH"]})
+
+
+def offline_command(config: LocalConfig, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(config, ["-c", OFFLINE], arguments, dict(os.environ))
+
+
+def record_as_running(config: LocalConfig) -> None:
+    """Record this process as the supervisor of this home."""
+    records.folder(config.run).mkdir(parents=True)
+    launch.write_record(records.path(config.run, records.SUPERVISOR), records.SUPERVISOR)
+
+
 def test_help_lists_every_command(config: LocalConfig) -> None:
-    """Each with a word on what it does; nothing is made."""
+    """Each command has a description, and nothing is created."""
     done = command(config, "--help")
     assert done.returncode == 0
-    listed = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.startswith("    ")}
+    described = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.startswith("    ")}
     for name in ("up", "down", "status", "logs", "env", "reset", "doctor", "lock-jars"):
-        assert listed[name], name
+        assert described[name], name
     assert not config.home.exists()
 
 
-def test_every_command_is_known() -> None:
-    """What the parser takes is what is carried out."""
+def test_every_command_is_parsed() -> None:
+    """The parser accepts every command that is implemented."""
     for name in _COMMANDS:
-        assert _parser().parse_args([name]).command == name
+        assert _build_parser().parse_args([name]).command == name
 
 
 @pytest.mark.parametrize("arguments", [[], ["upp"], ["logs", "-n", "many"]])
-def test_a_wrong_line_is_refused(arguments: list[str]) -> None:
-    """Exit code 2, as other programs have it."""
-    with pytest.raises(SystemExit) as caught:
-        _parser().parse_args(arguments)
-    assert caught.value.code == 2
+def test_a_wrong_command_line_is_rejected(arguments: list[str]) -> None:
+    """The exit code is 2, as is usual."""
+    with pytest.raises(SystemExit) as error:
+        _build_parser().parse_args(arguments)
+    assert error.value.code == 2
 
 
-def test_an_unknown_server_is_named(config: LocalConfig) -> None:
-    """Exit code 1, the name, those that there are, and nothing was started."""
+def test_an_unknown_server_is_reported(config: LocalConfig) -> None:
+    """The exit code is 1, the message lists the servers, and nothing is started."""
     done = command(config, "up", "--only", "redis,karfka")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no server 'karfka'; there are: ")
-    assert "kafka" in done.stderr.split("there are:")[1]
+    assert done.stderr.startswith("error: there is no server named 'karfka'. Servers: ")
+    assert "kafka" in done.stderr.split("Servers:")[1]
     assert not config.home.exists()
 
 
-def test_a_log_that_is_not_there_is_an_error(config: LocalConfig) -> None:
-    """Exit code 1 and how to start, since nothing was started yet."""
+def test_a_missing_log_is_an_error(config: LocalConfig) -> None:
+    """The exit code is 1, and the message says how to start the servers."""
     done = command(config, "logs", "kafka")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no log kafka in ")
+    assert done.stderr.startswith("error: there are no logs in ")
     assert "python -m stack up" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["down", "status"])
-def test_a_running_demo_is_pointed_to(config: LocalConfig, name: str) -> None:
-    """Who stops or looks at the stack beside the demo's, which does not run, is told where the demo's is."""
+def test_a_running_demo_is_mentioned(config: LocalConfig, name: str) -> None:
+    """A user who stops or looks at the default stack learns where the running demo's servers are."""
     assert "demo" not in command(config, name).stderr
-    records.folder(config.demo.run).mkdir(parents=True)
-    launch.write_record(records.path(config.demo.run, records.SUPERVISOR), records.SUPERVISOR)
-    assert f"say MILLRACE_HOME={config.home / 'demo'}, or" in command(config, name).stderr
+    record_as_running(config.demo)
+    assert f"set MILLRACE_HOME={config.home / 'demo'} or" in command(config, name).stderr
 
 
-def test_a_wrong_setting_is_an_error(config: LocalConfig) -> None:
-    """Exit code 1 and the setting's name, and no traceback."""
+def test_an_invalid_setting_is_an_error(config: LocalConfig) -> None:
+    """The exit code is 1, and the message names the setting, without a traceback."""
     done = command(config, "down", MILLRACE_SHARDS="none")
     assert (done.returncode, done.stderr) == (
         1,
@@ -96,22 +132,22 @@ def test_a_wrong_setting_is_an_error(config: LocalConfig) -> None:
     )
 
 
-def test_env_is_for_a_shell(config: LocalConfig, tmp_path: Path) -> None:
-    """Export lines alone; ``--home`` wins over the environment; secrets are made, for their owner's eyes."""
+def test_env_prints_export_lines(config: LocalConfig, tmp_path: Path) -> None:
+    """The output is for a shell only, ``--home`` overrides the environment, and the new secrets are private."""
     home = tmp_path / "another"
     done = command(config, "--home", str(home), "env")
     assert done.returncode == 0
     words = [shlex.split(line) for line in done.stdout.splitlines()]
     assert {word[0] for word in words} == {"export"}
-    told = dict(word[1].split("=", 1) for word in words)
-    assert told["MILLRACE_HOME"] == str(home)
-    assert told["MILLRACE_KAFKA_BOOTSTRAP"] == config.address("kafka")
+    variables = dict(word[1].split("=", 1) for word in words)
+    assert variables["MILLRACE_HOME"] == str(home)
+    assert variables["MILLRACE_KAFKA_BOOTSTRAP"] == config.address("kafka")
     assert stat.S_IMODE((home / "secrets.json").stat().st_mode) == 0o600
     assert not config.home.exists()
 
 
-def test_status_of_nothing(config: LocalConfig) -> None:
-    """Exit code 1: no server runs, and the table says so of each."""
+def test_status_without_servers(config: LocalConfig) -> None:
+    """The exit code is 1, and the table shows every server as stopped."""
     done = command(config, "status")
     assert done.returncode == 1, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()[1:-1]]
@@ -120,28 +156,28 @@ def test_status_of_nothing(config: LocalConfig) -> None:
     assert "kafka" in [row[0] for row in rows]
 
 
-def test_down_of_nothing(config: LocalConfig) -> None:
-    """What does not run is ended already: no error, and no home is made for it."""
+def test_down_without_servers(config: LocalConfig) -> None:
+    """Stopping what does not run is not an error and creates no home."""
     done = command(config, "down")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not config.home.exists()
 
 
 @pytest.mark.parametrize("answer", ["n\n", "yes please\n", ""])
-def test_reset_asks_first(config: LocalConfig, answer: str) -> None:
-    """Anything but a y, also no answer at all as in a script, leaves the data and says so."""
+def test_reset_asks_for_confirmation(config: LocalConfig, answer: str) -> None:
+    """Any answer but y, or none as in a script, keeps the data."""
     config.data("kafka").mkdir(parents=True)
     done = command(config, "reset", stdin=answer)
     assert done.returncode == 1
     assert str(config.home) in done.stdout
-    assert "nothing was done" in done.stdout
+    assert "nothing was deleted" in done.stdout
     assert "Traceback" not in done.stderr
     assert config.data("kafka").exists()
 
 
 @pytest.mark.parametrize(("arguments", "answer"), [(["reset"], "y\n"), (["reset", "--yes"], "")])
 def test_reset_deletes_the_data_and_keeps_downloads(config: LocalConfig, arguments: list[str], answer: str) -> None:
-    """Data, logs and Airflow's files go; jars and secrets stay."""
+    """Data, logs and Airflow's files are deleted; jars and secrets stay."""
     for folder in (config.data("kafka"), config.logs, config.home / "airflow", config.home / "jars"):
         folder.mkdir(parents=True)
     (config.home / "secrets.json").write_text("{}")
@@ -149,3 +185,54 @@ def test_reset_deletes_the_data_and_keeps_downloads(config: LocalConfig, argumen
     assert not [name for name in ("data", "logs", "airflow", "run") if (config.home / name).exists()]
     assert (config.home / "jars").exists()
     assert (config.home / "secrets.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("down",), ("status",), ("reset", "--yes"), ("lock-jars",)])
+def test_without_packages_a_command_says_what_to_run(config: LocalConfig, arguments: tuple[str, ...]) -> None:
+    """On a bare Python the exit code is 1 with one sentence, and nothing is changed."""
+    config.data("kafka").mkdir(parents=True)
+    done = bare_command(config, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: the Python packages psutil, supervisor are not installed: run make setup first\n"
+    assert config.data("kafka").exists()
+
+
+def test_without_packages_logs_are_shown(config: LocalConfig) -> None:
+    """Showing a file needs no package; without logs the message says how to start the servers."""
+    missing = bare_command(config, "logs")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "start the servers with" in missing.stderr
+    config.logs.mkdir(parents=True)
+    config.log("kafka").write_text("hello\n")
+    done = bare_command(config, "logs", "kafka")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hello" in done.stdout
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_without_packages_the_doctor_works(config: LocalConfig, running: bool) -> None:
+    """On a bare Python it reports the missing packages and the checks that it cannot make, running stack or not."""
+    if running:
+        record_as_running(config)
+    done = bare_command(config, "doctor")
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = {words[1]: line for line in done.stdout.splitlines() if len(words := line.split()) > 1}
+    assert lines["Python"].startswith("ok")
+    assert lines["packages"].startswith("NO")
+    assert "psutil" in done.stdout
+    assert "run make setup" in done.stdout
+    unchecked = {name for name, line in lines.items() if line.startswith("--")}
+    # Whether the jars are all there depends on the machine.
+    assert unchecked - {"jars"} == ({"memory", "ports"} if running else {"memory"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("down",), 0), (("status",), 1), (("logs",), 0), (("reset", "--yes"), 0)]
+)
+def test_these_commands_need_no_network(config: LocalConfig, arguments: tuple[str, ...], code: int) -> None:
+    """They work on an installed environment while offline."""
+    config.logs.mkdir(parents=True)
+    config.log("kafka").write_text("hello\n")
+    done = offline_command(config, *arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == ""
