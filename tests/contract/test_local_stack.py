@@ -1,4 +1,4 @@
-"""The local servers as processes: started once, kept alive, and ended without a trace."""
+"""The local servers as processes: started once, kept running, and stopped without leaving anything behind."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from redis import Redis
 
 from include.errors import ConfigurationError
 from stack import records, supervise
-from stack.config import PORT_PREFIX, PROJECT, LocalConfig
-from stack.credentials import load_or_create
-from stack.launch import session_members, start_mark
+from stack.config import PORT_PREFIX, PROJECT
+from stack.installation import build_context, config_on_free_ports
+from stack.launch import start_mark
 from stack.probe import http_get
 from stack.server import Context, Launch, Server, ServerError
 from stack.stack import Stack
@@ -36,10 +37,10 @@ from stack.stop import Stopper
 from stack.supervise import Supervisor
 
 PATIENCE_S = 60
-#: The cheapest servers: one that needs another.
+#: The cheapest servers; the reader needs Redis.
 CHEAP = ("redis", "reader")
 
-#: Says for a while that it is not ready.
+#: Reports for a while that it is not ready.
 LATE = """
 import http.server, sys, time
 ready = time.monotonic() + 1.5
@@ -51,8 +52,24 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-class Said(list[str]):
-    """What the stack told a person."""
+#: ``python -m stack`` in a process that exits with 99 if it looks up a host or connects beyond this machine.
+OFFLINE = """
+import os, sys
+
+def forbid(event, arguments):
+    if event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", b"127.0.0.1"):
+        os._exit(99)
+    if event == "socket.connect" and not isinstance(arguments[1], (str, bytes)) and arguments[1][0] != "127.0.0.1":
+        os._exit(99)
+
+sys.addaudithook(forbid)
+from stack.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Reported(list[str]):
+    """The lines that the stack reported to the user."""
 
     def __call__(self, line: str) -> None:
         self.append(line)
@@ -64,32 +81,33 @@ class Said(list[str]):
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder that everybody may enter, as PostgreSQL's user has to."""
+    """A folder that every user may enter, including PostgreSQL's."""
     folder = Path(tempfile.mkdtemp(prefix="millrace-stack-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def said() -> Said:
-    return Said()
+def reported() -> Reported:
+    return Reported()
 
 
 @pytest.fixture
-def stack(home: Path, said: Said) -> Iterator[Stack]:
-    """A stack of this test's own; nothing runs yet, and at the end nothing does."""
-    with Stack(LocalConfig.with_free_ports(home), said) as made:
-        yield made
+def stack(home: Path, reported: Reported) -> Iterator[Stack]:
+    """A stack for this test only. Nothing runs yet, and everything is stopped at the end."""
+    with Stack(config_on_free_ports(home), reported) as stack:
+        yield stack
 
 
 def pid(stack: Stack, name: str) -> int:
+    """The recorded process of a server."""
     record = records.read(stack.config.run, name)
     assert record is not None
     return record.pid
 
 
 def running(stack: Stack) -> list[str]:
-    """The recorded processes that run."""
+    """The names of the recorded processes that are running."""
     return [record.name for record in records.read_all(stack.config.run) if record.alive]
 
 
@@ -103,14 +121,15 @@ def reader_is_healthy(stack: Stack) -> bool:
 def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s"
+        assert time.monotonic() < deadline, f"no success within {PATIENCE_S} s"
         time.sleep(0.1)
 
 
-def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(stack: Stack, *arguments: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
     """``python -m stack`` with the settings of this stack."""
     ports = {f"{PORT_PREFIX}{name.upper()}": str(port) for name, port in stack.config.ports.items()}
-    line = [sys.executable, "-m", "stack", "--home", str(stack.config.home), *arguments]
+    program = ["-c", OFFLINE] if offline else ["-m", "stack"]
+    line = [sys.executable, *program, "--home", str(stack.config.home), *arguments]
     return subprocess.run(
         line, cwd=PROJECT, env={**os.environ, **ports}, capture_output=True, text=True, check=False, timeout=120
     )
@@ -127,7 +146,7 @@ def taken(port: int) -> Iterator[None]:
 
 @contextmanager
 def stranger_recorded_as(stack: Stack, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of nobody's whose number stands in a record, beside the start time of another one."""
+    """An unrelated process whose id is in a record, together with the start time of another process."""
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     try:
         record = json.loads(records.path(stack.config.run, "redis").read_text(encoding="utf-8"))
@@ -141,117 +160,119 @@ def stranger_recorded_as(stack: Stack, name: str) -> Iterator[subprocess.Popen[b
 
 def supervisor_of(server: int) -> int:
     """The parent of a server's process."""
-    return session_members(os.getsid(server))[server]
+    return psutil.Process(server).ppid()
 
 
-def a_server(program: str) -> Server:
-    """A Python program as a server that is asked over HTTP at the port of Redis, which is its argument."""
+def python_server(program: str) -> Server:
+    """A Python program as a server. Its argument is the port of Redis, where its health is checked over HTTP."""
 
     def launch(context: Context) -> Launch:
         return Launch((sys.executable, "-c", program, str(context.config.ports["redis"])), context.config.run)
 
-    def answers(context: Context) -> None:
+    def check_health(context: Context) -> None:
         http_get(f"http://{context.config.address('redis')}")
 
-    return Server("odd", ("redis",), launch, answers)
+    return Server(name="odd", priority=0, ports={"redis": 0}, launch=launch, check_health=check_health)
 
 
 @contextmanager
-def starting(stack: Stack, said: Said, server: Server) -> Iterator[Starter]:
-    """What starts servers under a supervisor that knows this one; both are ended."""
+def starting(stack: Stack, reported: Reported, server: Server) -> Iterator[Starter]:
+    """A starter with a supervisor that knows this server; everything is stopped at the end."""
     for folder in (stack.config.run, stack.config.logs):
         folder.mkdir(parents=True)
     supervisor = Supervisor(stack.config)
     supervisor.start([server])
     try:
-        yield Starter(Context(stack.config, load_or_create(stack.config.home)), supervisor, said)
+        yield Starter(build_context(stack.config), supervisor, reported)
     finally:
-        Stopper(stack.config, supervisor, said).end_all()
+        Stopper(stack.config, supervisor, reported).stop_everything_else()
 
 
-def test_up_returns_when_servers_answer_and_down_leaves_none(stack: Stack, said: Said) -> None:
-    """What was asked for answers, with what it needs; after down no process of it runs and its ports are free."""
+def test_up_returns_when_servers_are_healthy_and_down_leaves_none(stack: Stack, reported: Reported) -> None:
+    """The requested server is healthy, as are those it needs; after down none of their processes runs."""
     stack.up(["reader"])
     assert reader_is_healthy(stack)
-    assert {row.name for row in stack.status() if row.answers} == set(CHEAP)
+    assert {row.name for row in stack.status() if row.healthy} == set(CHEAP)
     members = [pid for record in records.read_all(stack.config.run) for pid in record.members()]
     assert len(members) >= 3
     stack.down()
     assert not any(map(start_mark, members))
     assert not reader_is_healthy(stack)
-    assert "2 servers answer" in said.text
+    assert "2 servers are up" in reported.text
 
 
-def test_a_second_up_changes_nothing(stack: Stack, said: Said) -> None:
-    """Servers that run are left as they are, and said to be up already."""
+def test_a_second_up_changes_nothing(stack: Stack, reported: Reported) -> None:
+    """Running servers stay untouched and are reported as already up."""
     stack.up(CHEAP)
     before = {name: pid(stack, name) for name in (*CHEAP, records.SUPERVISOR)}
     stack.up(CHEAP)
     assert {name: pid(stack, name) for name in before} == before
-    assert said.text.count("was up already") == len(CHEAP)
+    assert reported.text.count("was already up") == len(CHEAP)
 
 
-def test_a_server_is_up_once_it_answers(stack: Stack, said: Said) -> None:
-    """A process that runs and listens is not enough: one that still says no is waited for."""
-    late = a_server(LATE)
-    with starting(stack, said, late) as starter:
+def test_a_server_is_up_once_it_is_healthy(stack: Stack, reported: Reported) -> None:
+    """A running process that listens is not enough: it must report that it is ready."""
+    late = python_server(LATE)
+    with starting(stack, reported, late) as starter:
         starter.start([late])
         assert httpx.get(f"http://{stack.config.address('redis')}", trust_env=False).is_success
     assert running(stack) == []
 
 
-def test_a_server_that_never_answers_is_named_with_its_log(stack: Stack, said: Said) -> None:
-    """After its time the error says that it does not answer, and how its log ends."""
-    mute = replace(a_server("import time; print('not today', flush=True); time.sleep(600)"), start_seconds=2)
-    with starting(stack, said, mute) as starter, pytest.raises(ServerError) as error:
+def test_a_server_that_never_responds_is_reported_with_its_log(stack: Stack, reported: Reported) -> None:
+    """After a timeout, the error says that it does not respond and has the end of its log."""
+    mute = replace(
+        python_server("import time; print('not today', flush=True); time.sleep(600)"), start_timeout_seconds=2
+    )
+    with starting(stack, reported, mute) as starter, pytest.raises(ServerError) as error:
         starter.start([mute])
-    assert str(error.value).startswith("odd does not answer after 2 s")
+    assert str(error.value).startswith("odd does not respond after 2 s")
     assert f"Its log is {stack.config.log('odd')}; it ends:\n    not today" in str(error.value)
 
 
-def test_a_later_up_adds_to_what_runs(stack: Stack) -> None:
-    """Who asks for one more server does not disturb the first; one that fails does not either."""
+def test_a_later_up_adds_servers(stack: Stack) -> None:
+    """Starting another server does not disturb the running ones, even if it fails."""
     stack.up(["redis"])
     first = pid(stack, "redis")
     odd = replace(stack.config, extra_environment={"MILLRACE_READER_PORT": "none"})
-    with pytest.raises(ServerError, match="reader ends again and again"):
-        Stack(odd, stack.say).up(["reader"])
+    with pytest.raises(ServerError, match="reader keeps exiting"):
+        Stack(odd, stack.report).up(["reader"])
     assert set(running(stack)) == {"redis", records.SUPERVISOR}
     stack.up(["reader"])
     assert reader_is_healthy(stack)
     assert pid(stack, "redis") == first
 
 
-def test_only_one_works_on_a_home(stack: Stack, said: Said) -> None:
-    """An up that finds another up, down or reset of its home at work says so, and goes on after it."""
+def test_only_one_command_changes_a_home_at_a_time(stack: Stack, reported: Reported) -> None:
+    """An up waits for another up, down or reset of its home, and says so."""
     with (stack.config.home / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
         up = pool.submit(stack.up, ["redis"])
-        wait_until(lambda: said or up.done())
-        assert said.text == "waiting for another up, down or reset of this home"
+        wait_until(lambda: reported or up.done())
+        assert reported.text == "waiting for another up, down or reset of this home"
         assert running(stack) == []
         fcntl.flock(lock, fcntl.LOCK_UN)
         up.result(PATIENCE_S)
     assert set(running(stack)) == {"redis", records.SUPERVISOR}
 
 
-def test_a_server_that_crashes_is_started_again_with_its_data(stack: Stack) -> None:
-    """Killed, Redis comes back by itself, and what it had acknowledged is still there."""
+def test_a_crashed_server_restarts_with_its_data(stack: Stack) -> None:
+    """After a kill, Redis restarts by itself and has every acknowledged write."""
     stack.up(["redis"])
     url = stack.environment()["MILLRACE_REDIS_URL"]
     with Redis.from_url(url) as client:
-        client.set("kept", "yes")
+        client.set("key", "value")
     first = pid(stack, "redis")
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: pid(stack, "redis") != first and Supervisor(stack.config).states()["redis"].state == "RUNNING")
-    wait_until(lambda: {row.name for row in stack.status() if row.answers} == {"redis"})
+    wait_until(lambda: {row.name for row in stack.status() if row.healthy} == {"redis"})
     with Redis.from_url(url, decode_responses=True) as client:
-        assert client.get("kept") == "yes"
+        assert client.get("key") == "value"
 
 
 @pytest.mark.parametrize("then", ["up", "down"])
-def test_what_a_killed_supervisor_left_is_ended(stack: Stack, said: Said, then: str) -> None:
-    """The next up begins with none of the old processes, the next down leaves none."""
+def test_processes_of_a_killed_supervisor_are_stopped(stack: Stack, reported: Reported, then: str) -> None:
+    """The next up starts fresh processes, and the next down leaves none."""
     stack.up(CHEAP)
     left = {name: pid(stack, name) for name in CHEAP}
     os.kill(pid(stack, records.SUPERVISOR), signal.SIGKILL)
@@ -260,15 +281,15 @@ def test_what_a_killed_supervisor_left_is_ended(stack: Stack, said: Said, then: 
     if then == "up":
         stack.up(CHEAP)
         assert reader_is_healthy(stack)
-        assert "killed supervisor" in said.text
+        assert "killed supervisor" in reported.text
     else:
         stack.down()
         assert running(stack) == []
     assert not any(map(start_mark, left.values()))
 
 
-def test_a_stranger_with_a_recorded_number_is_left_alone(stack: Stack) -> None:
-    """A process that got a recorded server's number since is not the one that was written down, and lives on."""
+def test_a_stranger_with_a_recorded_process_id_is_left_alone(stack: Stack) -> None:
+    """A process that reuses the id of a recorded server is not stopped."""
     stack.up(["redis"])
     with stranger_recorded_as(stack, "milvus") as stranger:
         stack.down()
@@ -276,8 +297,8 @@ def test_a_stranger_with_a_recorded_number_is_left_alone(stack: Stack) -> None:
         assert running(stack) == []
 
 
-def test_a_supervisor_of_before_a_restart_is_no_supervisor(stack: Stack, said: Said) -> None:
-    """Its number may be anybody's by now: up starts another one and does not touch the stranger."""
+def test_a_stranger_with_the_supervisors_process_id_is_left_alone(stack: Stack, reported: Reported) -> None:
+    """After a reboot, any process may have that id: up starts a new supervisor and does not touch the stranger."""
     stack.up(["redis"])
     with stranger_recorded_as(stack, records.SUPERVISOR) as stranger:
         old = pid(stack, "redis")
@@ -290,8 +311,8 @@ def test_a_supervisor_of_before_a_restart_is_no_supervisor(stack: Stack, said: S
         assert running(stack) == []
 
 
-def test_down_ends_a_supervisor_that_hangs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers nobody and heeds no signal: it is killed, with the servers that it should have ended."""
+def test_down_stops_a_supervisor_that_hangs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that ignores calls and signals is killed, together with its servers."""
     monkeypatch.setattr(supervise, "_RPC_SECONDS", 1.0)
     stack.up(["redis"])
     members = [pid for record in records.read_all(stack.config.run) for pid in record.members()]
@@ -300,8 +321,8 @@ def test_down_ends_a_supervisor_that_hangs(stack: Stack, monkeypatch: pytest.Mon
     assert not any(map(start_mark, members))
 
 
-def test_a_server_that_was_given_up_is_shown(stack: Stack) -> None:
-    """One that cannot be started again after a crash is no longer up, and status says so with its exit code."""
+def test_status_shows_a_server_that_was_given_up(stack: Stack) -> None:
+    """A server that cannot restart after a crash is not healthy, and the exit code of status says so."""
     stack.up(["redis"])
     (stack.config.run / "redis.conf").write_text("nonsense\n")
     os.kill(pid(stack, "redis"), signal.SIGKILL)
@@ -312,8 +333,8 @@ def test_a_server_that_was_given_up_is_shown(stack: Stack) -> None:
     assert "nonsense" in command(stack, "logs", "redis").stdout
 
 
-def test_a_taken_port_is_named_and_nothing_is_left_running(stack: Stack) -> None:
-    """The message says which port, whose, and which setting to change."""
+def test_a_taken_port_is_reported_and_nothing_is_left_running(stack: Stack) -> None:
+    """The message has the port, its server and the setting to change."""
     with (
         taken(stack.config.ports["reader"]),
         pytest.raises(ConfigurationError, match=f"port {stack.config.ports['reader']} for reader is taken.*") as error,
@@ -323,9 +344,9 @@ def test_a_taken_port_is_named_and_nothing_is_left_running(stack: Stack) -> None
     assert running(stack) == []
 
 
-def test_a_server_that_cannot_start_is_named_with_its_log(stack: Stack, said: Said) -> None:
-    """A heap that no JVM can live in: the error has the log's last lines, and what was started is ended."""
-    tiny = Stack(replace(stack.config, heaps={**stack.config.heaps, "mongo": "1m"}), said)
+def test_a_server_that_cannot_start_is_reported_with_its_log(stack: Stack, reported: Reported) -> None:
+    """If the heap is too small, the error has the end of the log, and everything that was started is stopped."""
+    tiny = Stack(replace(stack.config, heaps={**stack.config.heaps, "mongo": "1m"}), reported)
     with pytest.raises(ServerError, match="mongo") as error:
         tiny.up(["redis", "mongo"])
     assert str(tiny.config.log("mongo")) in str(error.value)
@@ -333,17 +354,17 @@ def test_a_server_that_cannot_start_is_named_with_its_log(stack: Stack, said: Sa
     assert running(stack) == []
 
 
-def test_changed_settings_of_a_running_server_are_refused(stack: Stack, said: Said) -> None:
-    """A port that changes under a running server is said, and the server goes on."""
+def test_changed_settings_of_a_running_server_are_rejected(stack: Stack, reported: Reported) -> None:
+    """A changed port of a running server is an error, and the server keeps running."""
     stack.up(["redis"])
     moved = {**stack.config.ports, "redis": stack.config.ports["mongo"]}
     with pytest.raises(ConfigurationError, match="redis runs with other settings"):
-        Stack(replace(stack.config, ports=moved), said).up(["redis"])
+        Stack(replace(stack.config, ports=moved), reported).up(["redis"])
     assert "redis" in running(stack)
 
 
-def test_an_up_that_is_interrupted_leaves_nothing(stack: Stack) -> None:
-    """Ctrl-C while servers start ends what was started; the exit code says that it was interrupted."""
+def test_an_interrupted_up_leaves_nothing_running(stack: Stack) -> None:
+    """Ctrl-C stops everything that was started, and the exit code is 130."""
     ports = {f"{PORT_PREFIX}{name.upper()}": str(port) for name, port in stack.config.ports.items()}
     line = [sys.executable, "-m", "stack", "--home", str(stack.config.home), "up", "--only", "reader,postgres"]
     process = subprocess.Popen(line, cwd=PROJECT, env={**os.environ, **ports}, start_new_session=True)
@@ -353,31 +374,31 @@ def test_an_up_that_is_interrupted_leaves_nothing(stack: Stack) -> None:
     assert running(stack) == []
 
 
-def test_the_commands_show_what_runs(stack: Stack) -> None:
-    """status, env and logs say which servers answer, where they are, and what they logged."""
+def test_the_commands_describe_the_running_servers(stack: Stack) -> None:
+    """status, env and logs show which servers are healthy, their addresses and their logs; none needs the network."""
     stack.up(CHEAP)
-    status = command(stack, "status")
-    assert status.returncode == 0, status.stdout
+    status = command(stack, "status", offline=True)
+    assert status.returncode == 0, status.stdout + status.stderr
     assert all(name in status.stdout for name in CHEAP)
     environment = command(stack, "env").stdout
     assert f"export MILLRACE_READER_URL=http://{stack.config.address('reader')}\n" in environment
-    assert "Ready to accept connections" in command(stack, "logs", "redis").stdout
+    assert "Ready to accept connections" in command(stack, "logs", "redis", offline=True).stdout
     assert command(stack, "logs", "nothing").returncode == 1
     os.kill(pid(stack, records.SUPERVISOR), signal.SIGKILL)
     wait_until(lambda: records.SUPERVISOR not in running(stack))
-    assert command(stack, "down").returncode == 0
+    assert command(stack, "down", offline=True).returncode == 0
     assert running(stack) == []
 
 
-def test_reset_deletes_data_and_keeps_downloads(stack: Stack, said: Said) -> None:
-    """After reset the servers begin empty; the jars stay where they are, also within the home."""
+def test_reset_deletes_data_and_keeps_downloads(stack: Stack, reported: Reported) -> None:
+    """After reset the servers start empty; the jars stay, even inside the home."""
     jar = stack.config.home / "jars" / "some.jar"
     jar.parent.mkdir()
     jar.touch()
-    own = Stack(replace(stack.config, jar_cache=jar.parent), said)
+    own = Stack(replace(stack.config, jar_cache=jar.parent), reported)
     own.up(["redis"])
     with Redis.from_url(own.environment()["MILLRACE_REDIS_URL"]) as client:
-        client.set("gone", "soon")
+        client.set("key", "value")
     own.reset()
     assert running(own) == []
     assert not (own.config.home / "data").exists()
@@ -385,4 +406,4 @@ def test_reset_deletes_data_and_keeps_downloads(stack: Stack, said: Said) -> Non
     assert jar.exists()
     own.up(["redis"])
     with Redis.from_url(own.environment()["MILLRACE_REDIS_URL"]) as client:
-        assert client.get("gone") is None
+        assert client.get("key") is None
