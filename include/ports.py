@@ -1,7 +1,7 @@
 """Every seam of the pipeline. An adapter implements one of these protocols on a server, or in memory.
 
-All of them promise: a write may run twice and has the effect of one; an unavailable server raises
-``TransientError``, a wrong setting ``PermanentError``; texts, ids and vectors come out exactly as they went in.
+Every adapter guarantees that a write may run twice with the effect of one; that an unavailable server raises
+``TransientError``, and a wrong setting ``PermanentError``; and that texts, ids and vectors are returned unchanged.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TextVectors(Protocol):
     def get(self, generation: Generation, hashes: Sequence[str]) -> Mapping[str, np.ndarray]: ...
     def put(self, generation: Generation, hashes: Sequence[str], vectors: np.ndarray) -> None: ...
     def lock(self, generation: Generation, part: str) -> AbstractContextManager[None]:
-        """Let one process at a time embed the texts of ``part``. Waits; released when its process ends."""
+        """Let one process at a time embed the texts of ``part``; others wait. Released when the process ends."""
 
 
 class Sink(Protocol):

@@ -15,7 +15,7 @@ from airflow.listeners import hookimpl
 
 log = logging.getLogger(__name__)
 
-#: Besides the modules of the sinks, which follow from the registry.
+#: In addition to the modules of the sinks, which come from the registry.
 _MODULES = (
     "numpy",
     "pandas",
@@ -54,7 +54,7 @@ def on_starting(component: Any) -> None:
     # The component does not know its own kind yet: Airflow calls this first.
     if "scheduler" not in sys.argv:
         return
-    # It logs every method that it documents.
+    # The library logs every method that it documents.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     for name in modules_to_preload():
         try:

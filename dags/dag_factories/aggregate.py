@@ -23,7 +23,7 @@ def aggregate_dag() -> DAG:
     hourly = CronDataIntervalTimetable("0 * * * *", timezone="UTC")
     with DAG(
         dag_id="aggregate_engagement",
-        description="Engagement per hour, item, campaign and kind",
+        description="Recounts engagement by hour, item, campaign and kind",
         doc_md=_DOC,
         schedule=AssetOrTimeSchedule(timetable=hourly, assets=[COMMITTED]),
         start_date=START,

@@ -142,7 +142,7 @@ class AirflowSettings:
         return pipeline_settings(values)
 
     def store(self, name: str) -> StoreSettings:
-        """From the connection ``<name>_default``: ``url`` of its extra, or its own fields; all else are options."""
+        """From the connection ``<name>_default``: ``url`` in ``extra``, or its own fields; other keys are options."""
         conn_id = f"{name}_default"
         connection = Connection.get(conn_id)
         options = {option: option_text(value) for option, value in connection.extra_dejson.items()}
@@ -176,7 +176,7 @@ def _host(connection: Any, conn_id: str) -> str:
 
 
 def _query(options: Mapping[str, object]) -> str:
-    """Options as a URI query. Blanks are percent-encoded: libpq would read a plus literally."""
+    """Options as a URI query. Spaces are percent-encoded: libpq would read a plus sign literally."""
     texts = {name: option_text(value) for name, value in options.items()}
     return f"?{urlencode(texts, quote_via=quote)}" if texts else ""
 

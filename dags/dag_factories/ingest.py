@@ -42,7 +42,7 @@ def ingest_dag(shard: int) -> DAG:
     hours: Any = ReplayOnly("0 * * * *", timezone="UTC")
     with DAG(
         dag_id=f"ingest_{name}",
-        description=f"Events of shard {shard} into every store",
+        description=f"Ingests the events of shard {shard} into every store",
         doc_md=_doc(shard),
         schedule=AssetOrTimeSchedule(timetable=hours, assets=[_waiting_events(shard, name)]),
         start_date=START,

@@ -24,7 +24,7 @@ def precompute_dag() -> DAG:
     every_five_minutes = CronTriggerTimetable("*/5 * * * *", timezone="UTC")
     with DAG(
         dag_id="precompute_recommendations",
-        description="Ready recommendations into Redis",
+        description="Builds recommendation lists and puts them into Redis",
         doc_md=_DOC,
         schedule=AssetOrTimeSchedule(timetable=every_five_minutes, assets=[ENGAGEMENT]),
         start_date=START,

@@ -45,7 +45,7 @@ class BatchMode(StrEnum):
 
 
 class BatchRef(msgspec.Struct, frozen=True):
-    """``[start, end)`` of one shard: all that tasks pass on, besides counters."""
+    """``[start, end)`` of one shard: the only value that tasks pass on, apart from counters."""
 
     topic: str
     shard: int
@@ -65,7 +65,7 @@ class BatchRef(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One Kafka message: its place, its publication time (ms since 1970) and its bytes."""
+    """One Kafka message: its shard and offset, its publication time (ms since 1970), its key and its value."""
 
     shard: int
     offset: int

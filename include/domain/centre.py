@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-#: Fewer texts than this say too little about the centre: profiles then stay uncentred.
+#: Fewer texts than this do not give a representative centre: profiles then stay uncentred.
 MIN_TEXTS = 100
 
 
-def should_retake_centre(texts: int, taken_at: int | None) -> bool:
-    """Whether to recompute the centre at ``texts`` texts: first at MIN_TEXTS, then whenever the number has doubled,
-    because every profile has to follow.
+def should_retake_centre(texts: int, last_texts: int | None) -> bool:
+    """Whether to recompute the centre, given the number of texts now and at the last time.
+
+    It is first computed at MIN_TEXTS, then only when the number has doubled, because every profile has to follow it.
     """
-    return texts >= (MIN_TEXTS if taken_at is None else 2 * taken_at)
+    return texts >= (MIN_TEXTS if last_texts is None else 2 * last_texts)

@@ -1,4 +1,4 @@
-"""The event: decodes the bytes of a Kafka message into a frozen value, or finds the reason why it is not valid.
+"""The event: decodes the bytes of a Kafka message into a frozen value, or gives the reason why it is not valid.
 
 Only the shape is checked here; values are checked for a whole batch at once (``include/validation``).
 """
@@ -120,7 +120,7 @@ def _read_object(payload: bytes | None) -> dict[str, Any]:
 
 def _read_leniently(payload: bytes) -> Any:
     """Read what the fast decoder rejects and the standard library accepts (NaN, 1e400, a lone surrogate): the rule of
-    the field that contains it gives a better reason than «invalid JSON»."""
+    the field that contains it gives a better reason than "invalid JSON"."""
     try:
         return json.loads(payload.decode())
     except UnicodeDecodeError:
@@ -171,7 +171,7 @@ def _parse_time(value: Any) -> int:
     if moment is None or moment.tzinfo is None:
         _reject(Reason.OCCURRED_AT_INVALID)
     milliseconds = (moment - _EPOCH) // _MILLISECOND
-    # The offset may move a time out of the years 1 to 9999, and no store can hold that.
+    # The offset may move a time out of the years 1 to 9999, which no store can represent.
     if not _FIRST_MOMENT <= milliseconds <= _LAST_MOMENT:
         _reject(Reason.OCCURRED_AT_INVALID)
     return milliseconds
@@ -216,7 +216,7 @@ def _encode_extra(fields: dict[str, Any]) -> str | None:
 
 
 def _check_storable(value: Any, depth: int) -> None:
-    """Reject what some store cannot hold: NUL, lone surrogates, numbers beyond 64 bits, deep nesting."""
+    """Reject values that some store cannot hold: NUL, lone surrogates, numbers beyond 64 bits, deep nesting."""
     if isinstance(value, str):
         _check_characters(value)
     elif (isinstance(value, float) and not math.isfinite(value)) or (

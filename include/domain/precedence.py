@@ -20,7 +20,7 @@ import pyarrow as pa
 
 
 class Precedence(NamedTuple):
-    """Compares as the rule says: by version, then by the digest of the content."""
+    """Ordered by version, then by the digest of the content."""
 
     version: int
     digest: str

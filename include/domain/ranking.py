@@ -19,7 +19,7 @@ NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 POPULAR_HALF_LIFE_DAYS = 30.0
 DAY_MS = 86_400_000
 
-#: How strongly one engagement of a kind speaks for an item. A return must not recommend it at all.
+#: How strongly one engagement of a kind counts in favour of an item. A return does not count at all.
 KIND_WEIGHTS: Mapping[str, float] = {"view": 0.2, "click": 0.4, "return": 0.0}
 DEFAULT_KIND_WEIGHT = 1.0
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The reasons of a dead letter, in the order of their rules."""
+    """The reasons for dead letters, in the order of their rules."""
 
     # The message cannot be read.
     EMPTY_MESSAGE = "empty_message"

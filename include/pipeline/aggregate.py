@@ -1,4 +1,4 @@
-"""aggregate: recount the engagement of the hours that changed from the stored events."""
+"""aggregate: recount the engagement of changed hours from the stored events."""
 
 from __future__ import annotations
 

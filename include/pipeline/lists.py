@@ -80,7 +80,7 @@ def _items_by_user(users: Sequence[str], engagements: Engagements) -> dict[str, 
 def list_ttl_s(user_id: str, computed_at: int, ttl_s: int) -> int:
     """Seconds until a list expires: up to 15 % less than ``ttl_s``, never below 5 minutes.
 
-    Spread by a hash of user and run, so that lists written together do not expire together.
+    It varies with a hash of user and run, so that lists written together do not expire together.
     """
     spread = hashlib.sha256(f"{computed_at}:{user_id}".encode()).digest()[0] / 255
     return max(_MIN_TTL_S, round(ttl_s * (1 - _TTL_JITTER * spread)))

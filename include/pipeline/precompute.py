@@ -26,7 +26,7 @@ from include.pipeline.lists import ListBuilder, list_ttl_s
 from include.ports import BatchStore, Engagement, Graph, Lists, Profiles, TextVectors, UserActivity
 from include.settings import PipelineSettings
 
-#: A list is rebuilt when it has less than this to live: two intervals of the precompute's own schedule.
+#: A list is rebuilt when less than this is left of its TTL: more than one interval of the precompute's schedule.
 REFRESH_BEFORE = timedelta(minutes=7)
 #: A user whose list was requested within this time counts as active.
 READER_WINDOW = timedelta(minutes=30)
@@ -39,7 +39,7 @@ POPULAR_TTL_S = 24 * 3600
 
 
 class RunRef(msgspec.Struct, frozen=True):
-    """One precompute run: its name, when it was computed and what recency counts from (ms since 1970), its chunks."""
+    """One precompute run: its name, its time and the time that recency counts from (ms since 1970), its chunk count."""
 
     run: str
     computed_at: int
@@ -100,7 +100,7 @@ def build_profiles(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
         return 0
     vectors = ranking.subtract_centre(np.asarray(list(means.values())), centre)
     has_direction = vectors.any(axis=1)
-    users = [user for user, keep in zip(means, has_direction, strict=True) if keep]
+    users = [user for user, is_usable in zip(means, has_direction, strict=True) if is_usable]
     ports.profiles.put(users, vectors[has_direction])
     return len(users)
 

@@ -42,7 +42,7 @@ class StagePorts:
 def claim_and_stage(
     topic: str, shard: int, published: PublishedRange | None, batch_size: int, ports: StagePorts
 ) -> BatchRef | None:
-    """Claim the next live batch, or the range that was published in that time, and stage it. None: nothing to read."""
+    """Claim and stage the next live batch, or the range published in that time. Returns None if there is none."""
     if published is None:
         ref = claim(topic, shard, batch_size, ports)
     else:

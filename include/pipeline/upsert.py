@@ -22,7 +22,7 @@ class UpsertPorts:
 
 
 def upsert(ref: BatchRef, ports: UpsertPorts) -> int:
-    """Returns the number of the batch's events that the sink stores. A failure affects no other sink."""
+    """Write the batch to the sink. Returns the number of events that it stores. A failure affects no other sink."""
     events = ports.files.read(events_file(ref))
     if not ports.needs_vectors:
         return ports.sink.upsert(StagedBatch(ref, events))

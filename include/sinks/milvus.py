@@ -91,7 +91,7 @@ class MilvusSink:
             self.prepare()
 
     def _by_partition(self, events: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        """By the user alone, never by the Kafka partition: a row must not move to another Milvus partition."""
+        """Events by partition, which depends only on the user, not on the Kafka partition: a row must never move."""
         users = events.column("user_id").combine_chunks().dictionary_encode()
         shards = np.array([shard_of(user, self._shards) for user in users.dictionary.to_pylist()], dtype=np.int64)
         shard_of_row = shards[users.indices.to_numpy()] if len(shards) else shards

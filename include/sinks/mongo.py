@@ -82,7 +82,7 @@ def _precedence_of(document: Document) -> Precedence:
 def _replace_older(document: Document) -> ReplaceOne[Document]:
     """Replace the stored document only if it is still older: another writer may have replaced it after it was read.
 
-    The condition says the rule of ``include/domain/precedence.py`` in MongoDB's query language.
+    The condition is the rule of ``include/domain/precedence.py`` in MongoDB's query language.
     """
     version, digest = document["version"], document["digest"]
     older = [{"version": {"$lt": version}}, {"version": version, "digest": {"$lt": digest}}]

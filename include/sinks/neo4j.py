@@ -45,7 +45,7 @@ class Neo4jSink:
         has_item = pc.is_valid(batch.events.column("item_id"))
         with_item = batch.events.filter(has_item)
         with translate_errors(), self._session() as session:
-            # Nodes first, in separate transactions: the fewer locks a transaction takes, the rarer are deadlocks.
+            # Nodes first, in separate transactions: the fewer locks a transaction takes, the rarer deadlocks are.
             _write_nodes(session, with_item)
             _write_chunks(session, "engaged", _to_rows(batch.events.filter(pc.or_(has_item, batch.events["replaces"]))))
         stored: int = with_item.num_rows

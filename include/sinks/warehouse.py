@@ -35,7 +35,7 @@ class WarehouseSink:
     def upsert(self, batch: StagedBatch) -> int:
         """Store every event of the batch."""
         with self._warehouse.database.transaction() as transaction:
-            transaction.execute(SQL["incoming"])
+            transaction.execute(SQL["create_incoming"])
             transaction.copy("incoming", batch.events.select(_COLUMNS))
             transaction.query(SQL["upsert_events"], {"batch": batch.ref.batch_id})
         return int(batch.events.num_rows)

@@ -121,9 +121,9 @@ def fetch(consumer: Consumer, topic: str, partition: int, start: int, end: int) 
         while position < end:
             with translate_errors():
                 batch = consumer.consume(min(size, end - position), timeout=_POLL_S)
-            chunk, reached = _split_batch(batch, position, end)
-            if reached > position:
-                position, progressed_at = reached, time.monotonic()
+            chunk, next_position = _split_batch(batch, position, end)
+            if next_position > position:
+                position, progressed_at = next_position, time.monotonic()
             elif time.monotonic() - progressed_at > STALL_S:
                 raise TransientError(
                     f"Kafka: {topic}[{partition}] delivers no messages from offset {position}, expected up to {end}"

@@ -255,20 +255,20 @@ class MemoryUserActivity:
         best: dict[str, Row] = {}
         requested = set(items)
         rows = [row for row in self._tables.events.values() if row["item_id"] in requested and row["text"] is not None]
-        # Titles come before messages that users wrote, then the newest, then the lowest id.
+        # Titles come before messages that users wrote; then the newest text comes first, then the lowest id.
         for row in sorted(rows, key=lambda row: (row["kind"] == "message", -row["occurred_at"], row["event_id"])):
             best.setdefault(row["item_id"], row)
         return {item: row["text"] for item, row in best.items()}
 
     def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
         vectors = [v for (name, _), v in sorted(self._tables.vectors.items()) if name == generation.name]
-        taken = self._tables.centres.get(generation.name)
-        if should_retake_centre(len(vectors), None if taken is None else taken[0]):
+        current = self._tables.centres.get(generation.name)
+        if should_retake_centre(len(vectors), None if current is None else current[0]):
             centre = np.mean(vectors, axis=0, dtype=np.float64).astype("<f4")
-            self._tables.centres[generation.name] = taken = (len(vectors), centre)
+            self._tables.centres[generation.name] = current = (len(vectors), centre)
             for user in self.active_users(None):
                 self._tables.changed_users[f"centre-{len(vectors)}", user] = next(self._tables.marks)
-        return None if taken is None else taken[1]
+        return None if current is None else current[1]
 
 
 class MemoryWarehouse:

@@ -28,13 +28,13 @@ READY_S = 90
 
 #: Reads that see every acknowledged write.
 STRONG = "Strong"
-#: A query returns at most 16,384 rows. As many as one write holds: the sink reads the next chunk while it writes one.
+#: A query returns at most 16,384 rows. Equal to the size of a write: the sink reads one chunk while it writes another.
 ROWS_PER_QUERY = 5_000
 
 #: Milvus counts bytes: an id has up to 128 characters of up to four bytes each.
 ID_BYTES = 512
 
-#: A request may have 64 MB; using a quarter of that keeps memory flat on both sides.
+#: A request may have up to 64 MB; using a quarter of that keeps memory flat on both sides.
 _BYTES_PER_WRITE = 16 * 2**20
 _ROWS_PER_WRITE = 5_000
 
@@ -46,7 +46,7 @@ _PERMANENT_RPCS = frozenset(
 
 _USERS_PER_QUERY = 2_000
 _VECTORS_PER_SEARCH = 500
-#: HNSW search candidates, at least: below about this many the recall of 50 neighbours falls under .99.
+#: The minimum number of HNSW search candidates: with fewer, the recall of 50 neighbours falls below .99.
 _MIN_EF = 128
 
 _BUILD: Mapping[str, Mapping[str, int]] = {
@@ -95,7 +95,7 @@ def any_of(field: str, values: Sequence[str]) -> str:
 class VectorCollection:
     """A collection of vectors of one generation, by a string key ``id``, behind an alias.
 
-    ``fields`` are the scalar fields besides ``id`` and ``vector``; ``partitions`` are its named partitions.
+    ``fields`` are the scalar fields other than ``id`` and ``vector``; ``partitions`` are its named partitions.
     """
 
     alias: str
@@ -107,7 +107,7 @@ class VectorCollection:
 
     @property
     def name(self) -> str:
-        """Every generation has a collection of its own: vectors of two generations never meet."""
+        """Every generation has its own collection, so that vectors of two generations are never mixed."""
         return f"{self.alias}_{self.generation}"
 
     def prepare(self, client: MilvusClient) -> None:

@@ -28,7 +28,7 @@ DUPLICATE_KEY = 11000
 _PERMANENT_CODES = frozenset({2, 9, 13, 14, 18, 20, 59, 73, 121, 8000, 10334, 17280})
 
 #: MongoDB reads ``$`` and ``.`` in field names as operators and paths, so they are replaced by their full-width forms,
-#: which mean nothing to it. A full-width character of the input is escaped by a full-width backslash.
+#: which have no special meaning. A full-width character of the input is escaped by a full-width backslash.
 _ESCAPE = str.maketrans({"$": "＄", ".": "．", "＄": "＼＄", "．": "＼．", "＼": "＼＼"})
 _PLAIN = {"＄": "$", "．": "."}
 _SPECIAL = "$.＄．＼"

@@ -52,8 +52,8 @@ def _recount(transaction: Transaction, hours: Sequence[str]) -> int:
         return 0
     # Two concurrent recounts of one hour (a live run and a backfill) would insert the same rows twice.
     transaction.execute(SQL["lock_engagement"])
-    transaction.execute(SQL["forget_hours"], {"hours": list(hours)})
-    return transaction.execute(SQL["count_hours"], {"hours": list(hours)})
+    transaction.execute(SQL["delete_hours"], {"hours": list(hours)})
+    return transaction.execute(SQL["recount_hours"], {"hours": list(hours)})
 
 
 def _to_datetime(milliseconds: int) -> datetime:

@@ -39,12 +39,12 @@ class WarehouseLedger:
             "dead_letters": json.dumps(counts.dead_letters),
             "warnings": json.dumps(counts.warnings),
         }
-        self._database.execute(SQL["staged"], {**_parameters(ref), **outcome})
+        self._database.execute(SQL["record_staged"], {**_parameters(ref), **outcome})
 
     def commit(self, ref: BatchRef) -> None:
         with self._database.transaction() as transaction:
             transaction.execute(SQL["commit"], _parameters(ref))
-            transaction.execute(SQL["show_changed_users"], {"batch": ref.batch_id})
+            transaction.execute(SQL["release_changed_users"], {"batch": ref.batch_id})
 
     def position(self, topic: str, shard: int) -> int | None:
         position: int | None = self._database.query(SQL["position"], {"topic": topic, "shard": shard})[0][0]

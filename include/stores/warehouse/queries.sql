@@ -1,4 +1,4 @@
--- name: incoming
+-- name: create_incoming
 -- The rows of one batch; dropped at the end of the transaction.
 CREATE TEMP TABLE incoming (
     user_id text COLLATE "C", message_id text COLLATE "C", event_id text, kind text, occurred_at timestamptz,
@@ -10,8 +10,8 @@ CREATE TEMP TABLE incoming (
 -- Store new and newer contents (the higher (version, digest) wins: include/domain/precedence.py), and mark the hours
 -- and users that they change: both hours of a corrected event.
 WITH stored AS (
-    INSERT INTO events AS kept (user_id, message_id, event_id, kind, occurred_at, hour, text, text_hash, item_id,
-                                campaign_id, value, version, digest, extra, first_batch)
+    INSERT INTO events AS existing (user_id, message_id, event_id, kind, occurred_at, hour, text, text_hash,
+                                    item_id, campaign_id, value, version, digest, extra, first_batch)
     SELECT user_id, message_id, event_id, kind, occurred_at, date_trunc('hour', occurred_at, 'UTC'), text, text_hash,
            item_id, campaign_id, value, version, digest, extra, %(batch)s
     FROM incoming
@@ -21,7 +21,7 @@ WITH stored AS (
         text_hash = excluded.text_hash, item_id = excluded.item_id, campaign_id = excluded.campaign_id,
         value = excluded.value, version = excluded.version, digest = excluded.digest, extra = excluded.extra,
         revised = true
-    WHERE (excluded.version, excluded.digest) > (kept.version, kept.digest)
+    WHERE (excluded.version, excluded.digest) > (existing.version, existing.digest)
     RETURNING old.hour AS old_hour, new.hour AS new_hour, new.user_id AS user_id
 ), hours AS (
     SELECT new_hour AS hour FROM stored UNION SELECT old_hour FROM stored WHERE old_hour IS NOT NULL
@@ -67,7 +67,7 @@ INSERT INTO pipeline.batches (topic, shard, start_offset, end_offset, mode)
 VALUES (%(topic)s, %(shard)s, %(start)s, %(end)s, %(mode)s)
 ON CONFLICT (topic, shard, mode, start_offset, end_offset) DO UPDATE SET committed_at = NULL, claimed_at = now()
 
--- name: staged
+-- name: record_staged
 UPDATE pipeline.batches
 SET staged_at = now(), delivered = %(delivered)s, valid = %(valid)s, dropped = %(dropped)s,
     dead_letters = %(dead_letters)s::jsonb, warnings = %(warnings)s::jsonb
@@ -77,7 +77,7 @@ WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND e
 UPDATE pipeline.batches SET committed_at = coalesce(committed_at, now())
 WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
 
--- name: show_changed_users
+-- name: release_changed_users
 -- Only now that every store has the batch may the precompute see which users it changed.
 UPDATE pipeline.changed_users SET seq = nextval('pipeline.marks') WHERE batch_id = %(batch)s AND seq IS NULL
 
@@ -104,10 +104,10 @@ WHERE hours.hour = done.hour AND hours.seq = done.seq
 -- name: lock_engagement
 SELECT pg_advisory_xact_lock(hashtextextended('millrace engagement', 0))
 
--- name: forget_hours
+-- name: delete_hours
 DELETE FROM engagement_hourly WHERE hour = ANY(%(hours)s::timestamptz[])
 
--- name: count_hours
+-- name: recount_hours
 INSERT INTO engagement_hourly (hour, item_id, campaign_id, kind, events, users, value)
 SELECT hour, coalesce(item_id, ''), coalesce(campaign_id, ''), kind, count(*), count(DISTINCT user_id),
        coalesce(sum(value::numeric), 0)
@@ -173,7 +173,7 @@ SELECT vector FROM pipeline.text_vectors WHERE generation = %(generation)s ORDER
 INSERT INTO pipeline.text_centres (generation, texts, centre) VALUES (%(generation)s, %(texts)s, %(centre)s)
 ON CONFLICT (generation) DO UPDATE SET texts = excluded.texts, centre = excluded.centre
 
--- name: change_every_user
+-- name: mark_every_user
 INSERT INTO pipeline.changed_users (batch_id, user_id, seq)
 SELECT %(batch)s, user_id, nextval('pipeline.marks') FROM (SELECT DISTINCT user_id FROM events) AS everyone
 ON CONFLICT (batch_id, user_id) DO UPDATE SET seq = excluded.seq

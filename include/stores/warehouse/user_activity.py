@@ -49,21 +49,21 @@ class WarehouseUserActivity:
         return dict(self._database.query(SQL["item_texts"], {"items": list(items)}))
 
     def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
-        """Recomputed whenever the number of texts has doubled: a handful of times per generation."""
+        """Recompute the centre if the number of texts has doubled, which happens only a few times per generation."""
         with self._database.transaction() as transaction:
             where = {"generation": generation.name}
-            taken = transaction.query(SQL["centre"], where)
+            stored = transaction.query(SQL["centre"], where)
             texts: int = transaction.query(SQL["count_texts"], where)[0][0]
-            if should_retake_centre(texts, taken[0][0] if taken else None):
+            if should_retake_centre(texts, stored[0][0] if stored else None):
                 return _store_new_centre(transaction, generation, texts)
-            return np.frombuffer(taken[0][1], dtype="<f4") if taken else None
+            return np.frombuffer(stored[0][1], dtype="<f4") if stored else None
 
 
 def _store_new_centre(transaction: Transaction, generation: Generation, texts: int) -> np.ndarray:
-    """The mean of a sample. Every profile must follow, so every user is marked in the same transaction."""
+    """The mean of a sample. Every profile must follow it, so every user is marked in the same transaction."""
     sample = transaction.query(SQL["sample_vectors"], {"generation": generation.name, "limit": _CENTRE_SAMPLE})
     centre = np.mean([np.frombuffer(vector, dtype="<f4") for (vector,) in sample], axis=0, dtype=np.float64)
     packed = centre.astype("<f4")
     transaction.execute(SQL["set_centre"], {"generation": generation.name, "texts": texts, "centre": packed.tobytes()})
-    transaction.execute(SQL["change_every_user"], {"batch": f"centre-{generation.name}-{texts}"})
+    transaction.execute(SQL["mark_every_user"], {"batch": f"centre-{generation.name}-{texts}"})
     return packed
