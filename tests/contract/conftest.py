@@ -1,7 +1,7 @@
-"""Real servers for the contract suites: started once a session, and only those that its tests need.
+"""Real servers for the contract suites: started once per session, and only those that its tests need.
 
-``MILLRACE_TEST_HOME`` names the home of a stack that runs already (with its ``MILLRACE_PORT_*``), for quick
-development. Every test has names of its own (topic, collection, database, user), so no server is ever emptied.
+For quick development, ``MILLRACE_TEST_HOME`` is the home of a stack that is already running (with its
+``MILLRACE_PORT_*``). Every test uses unique names (topic, collection, database, user), so no server is ever emptied.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ from pathlib import Path
 import pytest
 
 from include.settings import KafkaSettings, MilvusSettings, MongoSettings, Neo4jSettings, RedisSettings
-from stack.config import LocalConfig
-from stack.credentials import load_or_create
+from stack.installation import config_on_free_ports, read_config
 from stack.stack import Stack
 
 
 @dataclass
 class Servers:
-    """The servers of a session; ``wanted`` are those that its tests are known to need, started together."""
+    """The servers of a session. ``required`` are those that its tests declare; they are started together."""
 
     stack: Stack
-    wanted: frozenset[str]
+    required: frozenset[str]
     managed: bool
     up: set[str] = field(default_factory=set)
 
     def environment(self, name: str) -> Mapping[str, str]:
-        """What a client of this server needs to know; starts it if it is not up."""
+        """The settings that a client of this server needs. Starts the server if it is not running."""
         if self.managed and name not in self.up:
-            starting = ({name} | self.wanted) - self.up
+            starting = ({name} | self.required) - self.up
             self.stack.up(starting)
             self.up |= starting
         return self.stack.environment()
@@ -44,16 +43,16 @@ class Servers:
 def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     """Every local server, none started yet."""
     marks = [mark for item in request.session.items for mark in item.iter_markers("servers")]
-    wanted = frozenset(name for mark in marks for name in mark.args)
+    required = frozenset(name for mark in marks for name in mark.args)
     running = os.environ.get("MILLRACE_TEST_HOME")
     if running:
-        yield Servers(Stack(LocalConfig.from_env(os.environ, Path(running))), wanted, managed=False)
+        yield Servers(Stack(read_config(os.environ, Path(running))), required, managed=False)
         return
     # Not pytest's own folder: PostgreSQL may run as another user, who has to be able to enter.
     home = Path(tempfile.mkdtemp(prefix="millrace-test-"))
-    stack = Stack(LocalConfig.with_free_ports(home))
+    stack = Stack(config_on_free_ports(home))
     try:
-        yield Servers(stack, wanted, managed=True)
+        yield Servers(stack, required, managed=True)
     finally:
         stack.reset()
         shutil.rmtree(home, ignore_errors=True)
@@ -61,7 +60,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 @pytest.fixture
 def unique() -> str:
-    """A name that no other test has: letters and digits, a letter first."""
+    """A name that no other test uses: letters and digits, beginning with a letter."""
     return _unique()
 
 
@@ -71,14 +70,14 @@ def _unique() -> str:
 
 @pytest.fixture
 def kafka_settings(servers: Servers, unique: str) -> KafkaSettings:
-    """Topics and a group of this test's own; the topics are not made yet."""
+    """Topics and a group for this test only; the topics do not exist yet."""
     bootstrap = servers.environment("kafka")["MILLRACE_KAFKA_BOOTSTRAP"]
     return KafkaSettings(bootstrap, topic=unique, dead_letter_topic=f"{unique}.dead-letters", group=unique)
 
 
 @pytest.fixture
 def mongo_settings(servers: Servers, unique: str) -> Iterator[MongoSettings]:
-    """A database of this test's own."""
+    """A database for this test only."""
     from pymongo import MongoClient
 
     settings = MongoSettings(servers.environment("mongo")["MILLRACE_MONGO_URI"], database=unique)
@@ -89,13 +88,13 @@ def mongo_settings(servers: Servers, unique: str) -> Iterator[MongoSettings]:
 
 @pytest.fixture
 def milvus_settings(servers: Servers, unique: str) -> Iterator[MilvusSettings]:
-    """Collections of this test's own."""
+    """Collections for this test only."""
     yield from _milvus(servers, unique)
 
 
 @pytest.fixture(scope="session")
 def shared_milvus_settings(servers: Servers) -> Iterator[MilvusSettings]:
-    """Collections of this session (each takes seconds to load): tests keep apart by the names of their users."""
+    """Collections for the whole session, because loading one takes seconds: tests use different user names."""
     yield from _milvus(servers, _unique())
 
 
@@ -117,18 +116,18 @@ def _milvus(servers: Servers, name: str) -> Iterator[MilvusSettings]:
 
 @pytest.fixture
 def neo4j_settings(servers: Servers) -> Neo4jSettings:
-    """The one database there is: tests keep apart by the names of their users and items."""
+    """All tests share the only database, and use different names for users and items."""
     environment = servers.environment("neo4j")
     return Neo4jSettings(environment["MILLRACE_NEO4J_URI"], password=environment["MILLRACE_NEO4J_PASSWORD"])
 
 
 @pytest.fixture
 def warehouse_dsn(servers: Servers, unique: str) -> Iterator[str]:
-    """An empty database of this test's own."""
+    """An empty database for this test only."""
     import psycopg2
 
     dsn = servers.environment("postgres")["MILLRACE_WAREHOUSE_DSN"]
-    admin = load_or_create(servers.stack.config.home).postgres_admin
+    admin = servers.stack.secrets["postgres_admin"]
     address = servers.stack.config.address("postgres")
     connection = psycopg2.connect(f"postgresql://admin:{admin}@{address}/postgres")
     connection.autocommit = True
@@ -141,5 +140,5 @@ def warehouse_dsn(servers: Servers, unique: str) -> Iterator[str]:
 
 @pytest.fixture
 def redis_settings(servers: Servers) -> RedisSettings:
-    """The one database there is: tests keep apart by the names of their generations and users."""
+    """All tests share one database, and use different names for generations and users."""
     return RedisSettings(servers.environment("redis")["MILLRACE_REDIS_URL"])
