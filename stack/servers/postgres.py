@@ -35,7 +35,7 @@ log_line_prefix = '%m [%p] %d '
 
 
 def service_account(config: LocalConfig) -> Account | None:
-    """The user PostgreSQL runs as if this one is root: ``MILLRACE_POSTGRES_USER``, postgres or nobody. Else None."""
+    """The user that replaces root: ``MILLRACE_POSTGRES_USER``, postgres or nobody. None if this user is not root."""
     if os.geteuid() != 0:
         return None
     candidates = (config.postgres_user,) if config.postgres_user else ("postgres", "nobody")
