@@ -42,18 +42,28 @@ def session_members(session: int) -> set[int]:
 
 
 def find_orphans(supervisor: int) -> set[int]:
-    """The processes of the supervisor's session that no longer descend from it: a crashed server left them."""
+    """The processes of the supervisor's session that do not descend from it: a crashed server left them behind."""
     import psutil
 
-    try:
-        descendants = {child.pid for child in psutil.Process(supervisor).children(recursive=True)}
-    except psutil.Error:
+    # One snapshot for both questions. With two, a process forked in between would look like an orphan, and be killed.
+    parents: dict[int, int] = {}
+    members: set[int] = set()
+    for process in psutil.process_iter(["ppid", "status"]):
+        parents[process.pid] = process.info["ppid"]
+        with contextlib.suppress(OSError):
+            ended = process.info["status"] in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            if not ended and os.getsid(process.pid) == supervisor:
+                members.add(process.pid)
+    if supervisor not in members:
         return set()
-    return session_members(supervisor) - descendants - {supervisor, os.getpid()}
+    expected = {supervisor, os.getpid()}
+    while children := {pid for pid, parent in parents.items() if parent in expected} - expected:
+        expected |= children
+    return members - expected
 
 
 def kill_orphans() -> None:
-    """Kill what a crashed server left in the session of the supervisor, which started this process too."""
+    """Kill processes that a crashed server left behind, in the session of the supervisor that started this process."""
     supervisor = os.getsid(0)
     deadline = time.monotonic() + 5.0
     while (orphans := find_orphans(supervisor)) and time.monotonic() < deadline:

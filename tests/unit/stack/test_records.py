@@ -39,6 +39,17 @@ print(child.pid, orphan, flush=True)
 child.wait()
 """
 
+#: A process that keeps starting children, one of them through a shell.
+FORKING = """
+import subprocess, sys, time
+print(flush=True)
+nested = subprocess.Popen(["sh", "-c", "while :; do sleep 0.02; done"])
+while True:
+    children = [subprocess.Popen(["sleep", "0.05"]) for _ in range(4)]
+    for child in children:
+        child.wait()
+"""
+
 type Start = Callable[..., tuple[int, list[int]]]
 
 
@@ -234,13 +245,27 @@ def test_an_odd_process_name_does_not_matter(start: Start) -> None:
 
 
 def test_orphans_no_longer_descend_from_the_supervisor(start: Start) -> None:
-    """Descendants of the supervisor are not orphans, and without the supervisor nothing is an orphan."""
+    """Descendants of the supervisor are not orphans; without a supervisor there are none."""
     supervisor, (child, orphan) = start(sys.executable, "-I", "-S", "-c", ORPHAN)
     assert launch.session_members(supervisor) == {supervisor, child, orphan}
     assert launch.find_orphans(supervisor) == {orphan}
+    assert launch.find_orphans(2**22 + 1) == set()
+
+
+def test_a_killed_supervisor_has_no_orphans(start: Start) -> None:
+    """Without a running supervisor nothing is an orphan, even if its exit status has not been read yet."""
+    supervisor, (child, orphan) = start(sys.executable, "-I", "-S", "-c", ORPHAN)
     os.kill(supervisor, signal.SIGKILL)
     os.waitid(os.P_PID, supervisor, os.WEXITED | os.WNOWAIT)
-    assert launch.find_orphans(2**22 + 1) == set()
+    assert launch.session_members(supervisor) == {child, orphan}
+    assert launch.find_orphans(supervisor) == set()
+
+
+def test_processes_that_were_just_forked_are_not_orphans(start: Start) -> None:
+    """A scan does not take a process that is forked while it runs for an orphan: that process would be killed."""
+    supervisor, _ = start(sys.executable, "-I", "-S", "-c", FORKING)
+    for _ in range(100):
+        assert launch.find_orphans(supervisor) == set()
 
 
 def test_launch_becomes_the_server(run: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
