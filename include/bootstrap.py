@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class SinkSpec:
     """One store of events.
 
-    ``address`` says where its server is, ``open`` connects to it. ``needs`` is the EVENT_SCHEMA column that an event
+    ``address`` is the URL of its server, ``open`` connects to it. ``needs`` is the EVENT_SCHEMA column that an event
     must have to be stored (None: every event is); ``needs_vectors`` makes its task wait for the embeddings.
     """
 
@@ -115,16 +115,16 @@ SINKS: Mapping[str, SinkSpec] = {
 }
 
 
-def sink_spec(name: str) -> SinkSpec:
+def get_sink_spec(name: str) -> SinkSpec:
     """Raises ``ConfigurationError`` for a name that is not registered."""
     if name not in SINKS:
-        raise ConfigurationError(f"there is no sink {name!r} in include/bootstrap.py; SINKS has {', '.join(SINKS)}")
+        raise ConfigurationError(f"unknown sink {name!r}; registered sinks: {', '.join(SINKS)}")
     return SINKS[name]
 
 
 def open_sink(name: str, settings: Settings) -> Sink:
     """The sink of that name. Raises ``ConfigurationError`` for a name that is not registered."""
-    spec = sink_spec(name)
+    spec = get_sink_spec(name)
     if memory := _memory_servers(spec.address(settings)):
         return memory.open_sink(name, spec.needs, spec.needs_vectors)
     return spec.open(settings)
@@ -167,7 +167,9 @@ def open_embedder(settings: Settings) -> OpenAIEmbedder | MemoryEmbedder:
 
 
 def open_warehouse(settings: Settings) -> Warehouse:
-    """The warehouse on PostgreSQL, with its statistics."""
+    """The warehouse on PostgreSQL, with its statistics. Raises ``ConfigurationError`` for a memory:// address."""
+    if _memory_servers(settings.warehouse.dsn):
+        raise ConfigurationError("a warehouse in memory has no statistics: set MILLRACE_WAREHOUSE_DSN to PostgreSQL")
     from include.stores.warehouse.warehouse import Warehouse
 
     return Warehouse(settings.warehouse)
@@ -197,7 +199,7 @@ def open_files(settings: Settings) -> BatchStore:
 
 
 @contextmanager
-def stage_ports(settings: Settings) -> Iterator[StagePorts]:
+def open_stage_ports(settings: Settings) -> Iterator[StagePorts]:
     """What ``pipeline.stage`` needs."""
     from include.pipeline.stage import StagePorts
 
@@ -217,7 +219,7 @@ def stage_ports(settings: Settings) -> Iterator[StagePorts]:
 
 
 @contextmanager
-def embed_ports(settings: Settings) -> Iterator[EmbedPorts]:
+def open_embed_ports(settings: Settings) -> Iterator[EmbedPorts]:
     """What ``pipeline.embed`` needs."""
     from include.pipeline.embed import EmbedPorts
 
@@ -226,16 +228,16 @@ def embed_ports(settings: Settings) -> Iterator[EmbedPorts]:
 
 
 @contextmanager
-def upsert_ports(sink_name: str, settings: Settings) -> Iterator[UpsertPorts]:
+def open_upsert_ports(sink_name: str, settings: Settings) -> Iterator[UpsertPorts]:
     """What ``pipeline.upsert`` needs for one sink."""
     from include.pipeline.upsert import UpsertPorts
 
     with closing(open_sink(sink_name, settings)) as sink:
-        yield UpsertPorts(open_files(settings), sink, sink_spec(sink_name).needs_vectors)
+        yield UpsertPorts(open_files(settings), sink, get_sink_spec(sink_name).needs_vectors)
 
 
 @contextmanager
-def commit_ports(settings: Settings) -> Iterator[CommitPorts]:
+def open_commit_ports(settings: Settings) -> Iterator[CommitPorts]:
     """What ``pipeline.commit`` needs."""
     from include.pipeline.commit import CommitPorts
 
@@ -244,14 +246,14 @@ def commit_ports(settings: Settings) -> Iterator[CommitPorts]:
 
 
 @contextmanager
-def aggregate_port(settings: Settings) -> Iterator[Engagement]:
+def open_aggregate_port(settings: Settings) -> Iterator[Engagement]:
     """What ``pipeline.aggregate`` needs."""
     with closing(_open_pipeline_warehouse(settings)) as warehouse:
         yield warehouse.engagement
 
 
 @contextmanager
-def precompute_ports(settings: Settings) -> Iterator[PrecomputePorts]:
+def open_precompute_ports(settings: Settings) -> Iterator[PrecomputePorts]:
     """What ``pipeline.precompute`` needs."""
     from include.pipeline.precompute import PrecomputePorts
 

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from include import bootstrap
 from include.errors import MillraceError
-from include.settings import EnvironmentSettings, KafkaSettings, Settings
+from include.settings import EnvironmentSettings, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m include.cli", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    letters = commands.add_parser("dead-letters", help="show the messages that were not valid events, by reason")
+    letters = commands.add_parser("dead-letters", help="count dead letters by reason")
     letters.add_argument("--reason", help="show only this reason, with the original bytes")
     letters.add_argument("--limit", type=int, default=10, help="the number of messages to show (default 10)")
     warnings = commands.add_parser("warnings", help="show what validation found unusual about whole batches")
-    topic = os.environ.get("MILLRACE_TOPIC") or KafkaSettings.topic
+    topic = EnvironmentSettings(os.environ).topic
     warnings.add_argument("--topic", default=topic, help=f"the topic of events (MILLRACE_TOPIC, now {topic})")
     return parser
 
@@ -53,7 +53,7 @@ def _show_dead_letters(settings: Settings, options: argparse.Namespace) -> int:
 
 def _show_warnings(settings: Settings, options: argparse.Namespace) -> int:
     with closing(bootstrap.open_warehouse(settings)) as warehouse:
-        for batch in warehouse.stats.warnings(options.topic):
+        for batch in warehouse.stats.read_warnings(options.topic):
             for warning in batch.warnings:
                 print(f"{options.topic}[{batch.shard}] {batch.start}-{batch.end}: {warning}")
     return 0

@@ -1,4 +1,4 @@
-"""Every seam of the pipeline. An adapter implements one of these protocols on a server, or in memory.
+"""The ports of the pipeline. An adapter implements one of these protocols on a server, or in memory.
 
 Every adapter guarantees that a write may run twice with the effect of one; that an unavailable server raises
 ``TransientError``, and a wrong setting ``PermanentError``; and that texts, ids and vectors are returned unchanged.
@@ -24,14 +24,14 @@ from include.domain.validation import Verdict
 class Source(Protocol):
     """The topic of events, by shard. Never joins a consumer group."""
 
-    def offsets(self, shard: int) -> Offsets: ...
-    def offset_at(self, shard: int, published_at: int) -> int:
+    def read_offsets(self, shard: int) -> Offsets: ...
+    def find_offset(self, shard: int, published_at: int) -> int:
         """The first offset published at or after that time (ms since 1970); the high watermark if there is none."""
 
     def read(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
         """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if any are missing."""
 
-    def committed_offset(self, shard: int) -> int | None: ...
+    def read_committed_offset(self, shard: int) -> int | None: ...
     def commit(self, shard: int, offset: int) -> None:
         """Move the group's offset forward to ``offset``; a smaller offset changes nothing."""
 
@@ -63,12 +63,12 @@ class TextVectors(Protocol):
 
 
 class Sink(Protocol):
-    """A store of events. Of two contents of one identity the one with the higher precedence stays."""
+    """A store of events. Of two revisions of one event the one with the higher precedence wins."""
 
     @property
     def name(self) -> str: ...
     def upsert(self, batch: StagedBatch) -> int:
-        """Store the events that this store keeps. Returns the number of those events."""
+        """Store the events that belong in this store. Returns the number of those events."""
 
     def count(self) -> int:
         """Returns the number of distinct events stored, including every acknowledged write."""
@@ -90,7 +90,7 @@ class Ledger(Protocol):
     def claim_range(self, ref: BatchRef) -> None: ...
     def record_staged(self, ref: BatchRef, counts: StageCounts) -> None: ...
     def commit(self, ref: BatchRef) -> None: ...
-    def position(self, topic: str, shard: int) -> int | None:
+    def read_position(self, topic: str, shard: int) -> int | None:
         """The end of the last committed live batch, None before the first."""
 
 
@@ -107,29 +107,29 @@ class BatchStore(Protocol):
 class Engagement(Protocol):
     """Engagement by hour, item, campaign and kind, recounted from the stored events."""
 
-    def touched_hours(self) -> Sequence[Mark]: ...
+    def read_touched_hours(self) -> Sequence[Mark]: ...
     def recount(self, hours: Sequence[str]) -> int:
         """Recount these hours (RFC 3339) as one set. Returns the number of rows they have now."""
 
     def recount_between(self, start_ms: int, end_ms: int) -> int: ...
     def clear_hours(self, marks: Sequence[Mark]) -> None: ...
-    def popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
+    def rank_popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
         """Items by engagement decayed to ``as_of``, best first, ties by id."""
 
 
 class UserActivity(Protocol):
     """What the stored events say about users and items, for the precompute."""
 
-    def newest_event_ms(self) -> int | None: ...
-    def changed_users(self) -> Sequence[Mark]:
+    def find_newest_event_ms(self) -> int | None: ...
+    def read_changed_users(self) -> Sequence[Mark]:
         """Users with a change in a committed batch that no recommendation list reflects yet."""
 
     def clear_changed_users(self, marks: Sequence[Mark]) -> None: ...
-    def active_users(self, since_ms: int | None) -> Sequence[str]: ...
+    def find_active_users(self, since_ms: int | None) -> Sequence[str]: ...
     def count_texts(self, users: Sequence[str]) -> pa.Table:
         """(user_id, text_hash, events): how many of each user's stored events have each text."""
 
-    def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
+    def read_item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
         """The text of each item's newest event that has one."""
 
     def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
@@ -146,7 +146,7 @@ class Profiles(Protocol):
 
 
 class Graph(Protocol):
-    def engagements(self, users: Sequence[str], limit: int) -> Engagements:
+    def read_engagements(self, users: Sequence[str], limit: int) -> Engagements:
         """The latest ``limit`` items of each user, with the time of the last engagement."""
 
 
@@ -156,8 +156,8 @@ class Lists(Protocol):
     def publish(self, generation: str, lists: Mapping[str, bytes], ttl_s: Mapping[str, int]) -> int: ...
     def publish_popular(self, generation: str, packed: bytes, ttl_s: int) -> None: ...
     def set_current_generation(self, generation: str) -> None: ...
-    def expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
+    def find_expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
         """Those of ``users`` whose list is missing or expires within that time."""
 
-    def recent_readers(self, since_s: int) -> Sequence[str]:
+    def read_recent_readers(self, since_s: int) -> Sequence[str]:
         """Users whose list was requested at or after that time (seconds since 1970)."""

@@ -158,12 +158,17 @@ class EnvironmentSettings:
         self._environment = environment
         self._parser = SettingsParser.from_environment(environment)
 
+    @property
+    def topic(self) -> str:
+        """The topic of events, which may be needed without the address of Kafka."""
+        return self._parser.text("TOPIC", KafkaSettings.topic)
+
     @cached_property
     def kafka(self) -> KafkaSettings:
         parser = self._parser
         return KafkaSettings(
             bootstrap=parser.text("KAFKA_BOOTSTRAP", hint=_STACK_HINT),
-            topic=parser.text("TOPIC", KafkaSettings.topic),
+            topic=self.topic,
             dead_letter_topic=parser.text("DEAD_LETTER_TOPIC", KafkaSettings.dead_letter_topic),
             group=parser.text("KAFKA_GROUP", KafkaSettings.group),
             options=parser.options("KAFKA_OPTIONS"),

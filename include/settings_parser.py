@@ -51,8 +51,9 @@ class SettingsParser:
         text = self._text(name)
         if text is None:
             return default
-        # Not int() alone: it also takes 1_000, ' 7' and digits of other scripts.
-        number = int(text) if text.isascii() and text.isdigit() else None
+        # Not int() alone, which also accepts 1_000 and digits of other scripts. A line end may come from a form.
+        digits = text.strip()
+        number = int(digits) if digits.isascii() and digits.isdigit() else None
         if number is None or not least <= number <= most:
             or_else = f", or {alternative}" if alternative else ""
             raise self._invalid(name, text, f"a whole number from {least} to {most}{or_else}")
@@ -63,9 +64,9 @@ class SettingsParser:
         text = self._text(name)
         if text is None:
             return default
-        if text.lower() in _TRUE:
+        if text.strip().lower() in _TRUE:
             return True
-        if text.lower() in _FALSE:
+        if text.strip().lower() in _FALSE:
             return False
         raise self._invalid(name, text, "true or false")
 
@@ -90,7 +91,8 @@ class SettingsParser:
             options = json.loads(text)
         except ValueError:
             options = None
-        if not isinstance(options, dict) or any(isinstance(value, dict | list) for value in options.values()):
+        plain = isinstance(options, dict) and not any(isinstance(v, dict | list | None) for v in options.values())
+        if not plain:
             raise ConfigurationError(f'{self._describe(name)} must be a JSON object like {{"name": "value"}}')
         return {option: option_text(value) for option, value in options.items()}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from typing import Any
 
 from airflow.listeners import hookimpl
 
@@ -25,11 +24,6 @@ _MODULES = (
     "fsspec",
     "httpx",
     "confluent_kafka.admin",
-    "psycopg2.extras",
-    "pymongo",
-    "neo4j",
-    "pymilvus",
-    "redis",
     "great_expectations",
     "include.embedders.openai",
     "include.pipeline.aggregate",
@@ -49,7 +43,7 @@ _MODULES = (
 
 
 @hookimpl
-def on_starting(component: Any) -> None:
+def on_starting(component: object) -> None:
     """Called by every long-lived component as it starts; only the scheduler forks tasks."""
     # The component does not know its own kind yet: Airflow calls this first.
     if "scheduler" not in sys.argv:

@@ -10,7 +10,9 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, tas
 from dag_factories.assets import COMMITTED, ENGAGEMENT
 from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
+from dag_factories.published_range import backfill_interval
 from include import bootstrap
+from include.pipeline.aggregate import aggregate as aggregate_hours
 
 _DOC = """
 Recounts the engagement of every hour whose events changed: after each committed batch, every full hour, and when
@@ -41,10 +43,6 @@ def aggregate(
     dag_run: Any = None, data_interval_start: datetime | None = None, data_interval_end: datetime | None = None
 ) -> dict[str, int]:
     """Recount the touched hours; in a backfill, the hours of its interval."""
-    from include.pipeline.aggregate import aggregate_between, aggregate_touched
-
-    with bootstrap.aggregate_port(AirflowSettings()) as engagement:
-        if dag_run.run_type != "backfill" or data_interval_start is None or data_interval_end is None:
-            return aggregate_touched(engagement)
-        start, end = data_interval_start.timestamp(), data_interval_end.timestamp()
-        return aggregate_between(engagement, round(start * 1000), round(end * 1000))
+    interval = backfill_interval(dag_run.run_type, data_interval_start, data_interval_end)
+    with bootstrap.open_aggregate_port(AirflowSettings()) as engagement:
+        return aggregate_hours(engagement, interval)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from airflow.sdk import Connection, Variable
@@ -161,13 +160,30 @@ def _parser(conn_id: str, extra: Mapping[str, object]) -> SettingsParser:
     return SettingsParser(extra, lambda name: f"connection {conn_id}: {name}")
 
 
-def _memory_address(connection: Any) -> str:
+def _memory_address(connection: Connection) -> str:
     """``memory://<name>`` for a connection of type memory, empty for any other."""
-    is_memory = connection.conn_type == MEMORY_SCHEME.removesuffix("://")
-    return f"{MEMORY_SCHEME}{connection.host or ''}" if is_memory else ""
+    if connection.conn_type != MEMORY_SCHEME.removesuffix("://"):
+        return ""
+    _require_single_process(connection.conn_id)
+    return f"{MEMORY_SCHEME}{connection.host or ''}"
 
 
-def _host(connection: Any, conn_id: str) -> str:
+def _require_single_process(conn_id: str) -> None:
+    """Raise ``ConfigurationError`` in a scheduled run: there every task is a process of its own, and what one stores in
+    memory would be lost before ``commit`` moves the offset.
+    """
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
+
+    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    if supervisor is not None and not isinstance(supervisor, InProcessSupervisorComms):
+        raise ConfigurationError(
+            f"connection {conn_id} is in memory, which works only with dag.test(): each task of a scheduled run is a "
+            "separate process and would lose its data"
+        )
+
+
+def _host(connection: Connection, conn_id: str) -> str:
     if not connection.host:
         raise ConfigurationError(
             f"connection {conn_id} has no host: set it in Airflow or as AIRFLOW_CONN_{conn_id.upper()}"
@@ -181,7 +197,7 @@ def _query(options: Mapping[str, object]) -> str:
     return f"?{urlencode(texts, quote_via=quote)}" if texts else ""
 
 
-def _login(connection: Any) -> str:
+def _login(connection: Connection) -> str:
     if not connection.login:
         return ""
     return f"{quote(connection.login, safe='')}:{quote(connection.password or '', safe='')}@"

@@ -18,7 +18,11 @@ from dag_factories.xcom import from_xcom, to_xcom
 from include import bootstrap
 from include.bootstrap import SINKS
 from include.domain.batch import BatchRef
-from include.settings import KafkaSettings, pipeline_settings
+from include.pipeline.commit import commit as commit_batch
+from include.pipeline.embed import embed as embed_batch
+from include.pipeline.stage import claim_and_stage
+from include.pipeline.upsert import upsert as upsert_batch
+from include.settings import EnvironmentSettings, pipeline_settings
 from replay_only import ReplayOnly
 from shard_lag import ShardLagTrigger
 
@@ -31,8 +35,8 @@ Ingests the events of shard {shard} (partition {shard} of the topic) into {store
   position; only its last task, `commit`, moves offsets. Trigger it without parameters to drain the shard by hand.
 * **Replay**: trigger it with `from` and `to` (when the messages were *published*), or backfill hours: the range is
   ingested again, changes nothing that is already correct, and moves no offset.
-* A store that is down fails only its own `upsert_*` task, which is retried for half an hour; after that, clear it.
-* An embedding server that is down fails `embed`, and delays only the stores that need vectors ({vector_stores}).
+* If a store is down, only its `upsert_*` task fails; it is retried for half an hour, after which you can clear it.
+* If the embedding server is down, `embed` fails, and only the stores that need vectors wait ({vector_stores}).
 """
 
 
@@ -63,6 +67,8 @@ def ingest_dag(shard: int) -> DAG:
             stored >> committed
             if spec.needs_vectors:
                 embedded >> stored
+        if not any(spec.needs_vectors for spec in SINKS.values()):
+            embedded >> committed  # profiles need the text vectors, and commit deletes the batch's files
     return dag
 
 
@@ -71,7 +77,7 @@ def _waiting_events(shard: int, name: str) -> Asset:
     trigger = ShardLagTrigger(
         shard=shard,
         conn_id=connections.KAFKA,
-        topic=os.environ.get("MILLRACE_TOPIC") or KafkaSettings.topic,
+        topic=EnvironmentSettings(os.environ).topic,
         shards=static.shards,
         min_lag=static.batch_size,
     )
@@ -93,11 +99,9 @@ def stage(
     data_interval_end: datetime | None = None,
 ) -> dict[str, Any]:
     """Read, validate and deduplicate one batch; messages that are not valid events become dead letters."""
-    from include.pipeline.stage import claim_and_stage
-
     settings = AirflowSettings()
     published = published_range(dag_run.run_type, params or {}, data_interval_start, data_interval_end)
-    with bootstrap.stage_ports(settings) as ports:
+    with bootstrap.open_stage_ports(settings) as ports:
         ref = claim_and_stage(settings.kafka.topic, shard, published, settings.pipeline.batch_size, ports)
     return _xcom_or_skip(ref)
 
@@ -111,25 +115,19 @@ def _xcom_or_skip(ref: BatchRef | None) -> dict[str, Any]:
 @task(pool=GPU_POOL)
 def embed(batch: dict[str, Any]) -> dict[str, int]:
     """Compute the vectors of texts that were never embedded before."""
-    from include.pipeline.embed import embed as embed_batch
-
-    with bootstrap.embed_ports(AirflowSettings()) as ports:
+    with bootstrap.open_embed_ports(AirflowSettings()) as ports:
         return embed_batch(from_xcom(batch, BatchRef), ports)
 
 
 @task
 def upsert(batch: dict[str, Any], sink: str) -> int:
-    """Store the batch by identity; of two contents of one event the higher (version, digest) stays."""
-    from include.pipeline.upsert import upsert as upsert_batch
-
-    with bootstrap.upsert_ports(sink, AirflowSettings()) as ports:
+    """Store the batch by identity; of two revisions of one event the higher (version, digest) stays."""
+    with bootstrap.open_upsert_ports(sink, AirflowSettings()) as ports:
         return upsert_batch(from_xcom(batch, BatchRef), ports)
 
 
 @task(outlets=[COMMITTED])
 def commit(batch: dict[str, Any]) -> None:
     """Record the batch in the ledger, then move the group's offset."""
-    from include.pipeline.commit import commit as commit_batch
-
-    with bootstrap.commit_ports(AirflowSettings()) as ports:
+    with bootstrap.open_commit_ports(AirflowSettings()) as ports:
         commit_batch(from_xcom(batch, BatchRef), ports)

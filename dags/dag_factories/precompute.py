@@ -12,6 +12,7 @@ from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
 from dag_factories.xcom import from_xcom, to_xcom
 from include import bootstrap
+from include.pipeline import precompute
 
 _DOC = """
 Rebuilds the list of every user whose events changed, and of active users whose list expires soon: after each
@@ -44,13 +45,9 @@ def precompute_dag() -> DAG:
 @task
 def select_users(dag_run: Any = None, ti: Any = None) -> list[int]:
     """Choose the users whose list is due. Returns the chunk numbers, over which the next two tasks are mapped."""
-    from include.domain.identity import digest
-    from include.pipeline import precompute
-
     settings = AirflowSettings()
-    with bootstrap.precompute_ports(settings) as ports:
-        now_ms = round(time.time() * 1000)
-        ref = precompute.select_users(digest(dag_run.run_id.encode()), now_ms, settings.pipeline, ports)
+    with bootstrap.open_precompute_ports(settings) as ports:
+        ref = precompute.select_users(dag_run.run_id, round(time.time() * 1000), settings.pipeline, ports)
     ti.xcom_push(key="ref", value=to_xcom(ref))
     return list(range(ref.chunks))
 
@@ -58,26 +55,20 @@ def select_users(dag_run: Any = None, ti: Any = None) -> list[int]:
 @task
 def build_profiles(ref: dict[str, Any], chunk: int) -> int:
     """Rebuild the profiles of a chunk's changed users from all of their events."""
-    from include.pipeline import precompute
-
-    with bootstrap.precompute_ports(AirflowSettings()) as ports:
+    with bootstrap.open_precompute_ports(AirflowSettings()) as ports:
         return precompute.build_profiles(from_xcom(ref, precompute.RunRef), chunk, ports)
 
 
 @task(trigger_rule="none_failed")
 def recommend(ref: dict[str, Any], chunk: int) -> int:
     """Rank items and pack the lists of a chunk's users."""
-    from include.pipeline import precompute
-
-    with bootstrap.precompute_ports(AirflowSettings()) as ports:
+    with bootstrap.open_precompute_ports(AirflowSettings()) as ports:
         return precompute.recommend(from_xcom(ref, precompute.RunRef), chunk, ports)
 
 
 @task(trigger_rule="none_failed")
 def publish(ref: dict[str, Any]) -> int:
     """Put the lists into Redis; the popular list too, even when no user's list was due."""
-    from include.pipeline import precompute
-
     settings = AirflowSettings()
-    with bootstrap.precompute_ports(settings) as ports:
+    with bootstrap.open_precompute_ports(settings) as ports:
         return precompute.publish(from_xcom(ref, precompute.RunRef), settings.pipeline, ports)

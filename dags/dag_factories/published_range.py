@@ -15,18 +15,26 @@ _END_OF_TIME_MS = 2**62
 def published_range(
     run_type: str, params: Mapping[str, Any], interval_start: datetime | None, interval_end: datetime | None
 ) -> tuple[int, int] | None:
-    """The publication times ``[from, to)`` (ms since 1970) that a run ingests again; None for a live run.
-
-    Manual and asset-triggered runs have an interval too, but only a backfill's means something.
-    """
-    if run_type == "backfill" and interval_start is not None and interval_end is not None:
-        return _to_ms(interval_start), _to_ms(interval_end)
+    """The publish times ``[from, to)`` (ms since 1970) that a run replays; None for a live run."""
+    interval = backfill_interval(run_type, interval_start, interval_end)
     start, end = params.get("from"), params.get("to")
-    if start is None and end is None:
-        return None
+    if interval is not None or (start is None and end is None):
+        return interval
     start_ms = 0 if start is None else _to_ms(_parse_time("from", start))
     end_ms = _END_OF_TIME_MS if end is None else _to_ms(_parse_time("to", end))
     return start_ms, end_ms
+
+
+def backfill_interval(
+    run_type: str, interval_start: datetime | None, interval_end: datetime | None
+) -> tuple[int, int] | None:
+    """``[start, end)`` of a backfill run in ms since 1970, None for any other run.
+
+    Manual and asset-triggered runs have an interval too, but only a backfill's means something.
+    """
+    if run_type != "backfill" or interval_start is None or interval_end is None:
+        return None
+    return _to_ms(interval_start), _to_ms(interval_end)
 
 
 def _parse_time(name: str, text: str) -> datetime:

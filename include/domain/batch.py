@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from include.domain.event import Event
+from include.domain.offsets import Offsets
 from include.domain.reasons import Reason
+from include.errors import OffsetsGoneError
 
 #: One row per event, in every file that the tasks of an ingest run pass on.
 EVENT_SCHEMA = pa.schema(
@@ -31,7 +33,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("text_hash", pa.string()),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("published_at", pa.int64(), nullable=False),
-        #: Whether a store may hold an older content of this identity that has to be removed.
+        #: Whether a store may hold an older revision of this identity that has to be removed.
         pa.field("replaces", pa.bool_(), nullable=False),
     ]
 )
@@ -65,7 +67,7 @@ class BatchRef(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One Kafka message: its shard and offset, its publication time (ms since 1970), its key and its value."""
+    """One Kafka message: its shard and offset, its publish time (ms since 1970), its key and its value."""
 
     shard: int
     offset: int
@@ -89,7 +91,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class StagedBatch:
-    """The valid events of a batch, each identity once, and the vectors of their texts.
+    """The valid events of a batch, one row per event, and the vectors of their texts.
 
     ``events`` has EVENT_SCHEMA. ``vectors`` has one normalised float32 row for each of ``text_hashes``; both are empty
     for a sink that needs no vectors.
@@ -106,7 +108,7 @@ class StageCounts(msgspec.Struct, frozen=True):
 
     delivered: int = 0
     valid: int = 0
-    #: Valid events superseded by another event of the batch, or by a newer content that is already stored.
+    #: Valid events superseded by another event of the batch, or by a newer revision that is already stored.
     dropped: int = 0
     dead_letters: dict[str, int] = {}
     warnings: list[str] = []
@@ -135,3 +137,23 @@ def events_table(events: Iterable[tuple[Record, Event]]) -> pa.Table:
     ]
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, EVENT_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)
+
+
+def next_batch(topic: str, shard: int, last_end: int | None, offsets: Offsets, limit: int) -> BatchRef | None:
+    """The live batch after ``last_end``, at most ``limit`` offsets long; None when the topic holds nothing more.
+
+    Raises ``OffsetsGoneError`` when the topic no longer has the next offset, or never had it.
+    """
+    start = offsets.low if last_end is None else last_end
+    if start < offsets.low:
+        raise OffsetsGoneError(
+            f"offsets {start} to {offsets.low} of {topic}[{shard}] were removed by retention before they were read; "
+            "raise the topic's retention.ms"
+        )
+    if start > offsets.high:
+        raise OffsetsGoneError(
+            f"the ledger's position in {topic}[{shard}] is {start}, but the partition ends at {offsets.high}: the "
+            "topic was recreated; use another topic name, or start with an empty warehouse"
+        )
+    end = min(offsets.high, start + limit)
+    return BatchRef(topic, shard, start, end) if end > start else None

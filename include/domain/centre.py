@@ -6,7 +6,7 @@ from __future__ import annotations
 MIN_TEXTS = 100
 
 
-def should_retake_centre(texts: int, last_texts: int | None) -> bool:
+def should_recompute_centre(texts: int, last_texts: int | None) -> bool:
     """Whether to recompute the centre, given the number of texts now and at the last time.
 
     It is first computed at MIN_TEXTS, then only when the number has doubled, because every profile has to follow it.

@@ -1,4 +1,4 @@
-"""Of two contents of one identity the higher (version, digest) wins, whatever the order of arrival.
+"""Of two revisions of one event the higher (version, digest) wins, whatever the order of arrival.
 
 The rule is written once in Python, here, and once per query language:
 
@@ -27,7 +27,7 @@ class Precedence(NamedTuple):
 
 
 class StoredVersion(NamedTuple):
-    """What a store holds for the identity of one row of a batch. ``revised``: another content was stored before it."""
+    """What a store holds for the identity of one row of a batch. ``revised``: another revision was stored before it."""
 
     row: int
     precedence: Precedence
@@ -35,7 +35,7 @@ class StoredVersion(NamedTuple):
 
 
 def select_winners(events: pa.Table) -> pa.Table:
-    """Each identity once, with the content that wins, ordered by identity. Independent of the order of ``events``,
+    """One row per event, with the revision that wins, ordered by identity. Independent of the order of ``events``,
     which has EVENT_SCHEMA.
     """
     order = [("event_id", "ascending"), ("version", "descending"), ("digest", "descending"), ("offset", "ascending")]
@@ -49,7 +49,7 @@ def select_winners(events: pa.Table) -> pa.Table:
 def compare_versions(events: pa.Table, stored: Iterable[StoredVersion]) -> tuple[np.ndarray, np.ndarray]:
     """Compare a batch with what is stored: two bool arrays with one value per event.
 
-    ``outdated``: the store holds a content that wins. ``revises``: the store holds, or once held, one that loses.
+    ``outdated``: the store holds a revision that wins. ``revises``: the store holds, or once held, one that loses.
     """
     outdated = np.zeros(events.num_rows, dtype=bool)
     revises = np.zeros(events.num_rows, dtype=bool)

@@ -46,7 +46,7 @@ class Engagements:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedItems:
     """The best items of one user: indexes into the engagements' items, scores, number of neighbours behind each."""
 
     items: np.ndarray
@@ -66,7 +66,7 @@ def rank(
     engagements: Engagements,
     as_of_ms: int,
     limit: int,
-) -> list[Ranked]:
+) -> list[RankedItems]:
     """The best ``limit`` unseen items of each of ``users``, best first, ties by item id.
 
     ``neighbours`` lists other users with their similarity for each user; similarities at or below zero are ignored.
@@ -122,18 +122,18 @@ def _best(
     own: np.ndarray,
     id_order: np.ndarray | None,
     limit: int,
-) -> Ranked:
+) -> RankedItems:
     start, end = scores.indptr[row], scores.indptr[row + 1]
     items, values = scores.indices[start:end], scores.data[start:end]
     keep = (values > 0) & ~np.isin(items, own)
     items, values = items[keep], values[keep]
     if id_order is None or not len(items):
         empty = np.empty(0, dtype=np.int64)
-        return Ranked(empty, np.empty(0), empty)
+        return RankedItems(empty, np.empty(0), empty)
     best = np.lexsort((id_order[items], -values))[:limit]
     counts = dict(_row(supporters, row))
     chosen = items[best]
-    return Ranked(chosen, values[best], np.asarray([counts.get(int(item), 0) for item in chosen], dtype=np.int64))
+    return RankedItems(chosen, values[best], np.asarray([counts.get(int(item), 0) for item in chosen], dtype=np.int64))
 
 
 def _row(matrix: sparse.csr_array, row: int) -> list[tuple[int, int]]:

@@ -106,7 +106,8 @@ class OpenAIEmbedder:
         if dimensions != {self._settings.dimension}:
             raise PermanentError(
                 f"model {self._settings.model!r} returned vectors of dimension "
-                f"{', '.join(map(str, sorted(dimensions)))}, but {_DIMENSION} is {self._settings.dimension}"
+                f"{', '.join(map(str, sorted(dimensions)))}, but the dimension is set to {self._settings.dimension} "
+                f"({_DIMENSION}, or dimension in the extra of embed_default)"
             )
         matrix = np.stack(vectors)
         lengths = np.linalg.norm(matrix, axis=1, keepdims=True)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from include.ports import Engagement
 
 
+def aggregate(engagement: Engagement, interval_ms: tuple[int, int] | None) -> dict[str, int]:
+    """Recount the hours of ``[start, end)`` (ms since 1970), or every touched hour if there is no interval."""
+    return aggregate_touched(engagement) if interval_ms is None else aggregate_between(engagement, *interval_ms)
+
+
 def aggregate_touched(engagement: Engagement) -> dict[str, int]:
     """Recount every touched hour as one set. An hour that is touched again in the meantime stays touched."""
-    marks = engagement.touched_hours()
+    marks = engagement.read_touched_hours()
     rows = engagement.recount([mark.key for mark in marks])
     engagement.clear_hours(marks)
     return {"hours": len(marks), "rows": rows}

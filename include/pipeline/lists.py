@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from include.domain.ranking import Engagements, Ranked
+from include.domain.ranking import Engagements, RankedItems
 from include.domain.recommendation_list import MAX_ITEMS, RecommendationList, RecommendedItem
 from include.ports import UserActivity
 
@@ -24,16 +24,16 @@ class ListBuilder:
     def build_popular_list(self) -> RecommendationList:
         """The list for users without one of their own."""
         best = self._popular[:MAX_ITEMS]
-        texts = self._activity.item_texts([item for item, _ in best])
+        texts = self._activity.read_item_texts([item for item, _ in best])
         return self._build([_popular_item(item, score, texts) for item, score in best])
 
     def build_lists(
-        self, users: Sequence[str], ranked: Sequence[Ranked], engagements: Engagements
+        self, users: Sequence[str], ranked: Sequence[RankedItems], engagements: Engagements
     ) -> list[RecommendationList]:
         """One list per user, in order: items that similar users chose, then popular ones the user does not have."""
         own_items = _items_by_user(users, engagements)
         ranked_items = {engagements.items[item] for row in ranked for item in row.items}
-        texts = self._activity.item_texts(sorted(ranked_items.union(item for item, _ in self._popular)))
+        texts = self._activity.read_item_texts(sorted(ranked_items.union(item for item, _ in self._popular)))
         return [
             self._build(self._fill_up(_similar_items(row, engagements, texts), own_items.get(user, set()), texts))
             for user, row in zip(users, ranked, strict=True)
@@ -57,7 +57,7 @@ def _popular_item(item: str, score: float, texts: Mapping[str, str]) -> Recommen
     return RecommendedItem(item, round(score, 6), texts.get(item), "popular", "popular lately")
 
 
-def _similar_items(row: Ranked, engagements: Engagements, texts: Mapping[str, str]) -> list[RecommendedItem]:
+def _similar_items(row: RankedItems, engagements: Engagements, texts: Mapping[str, str]) -> list[RecommendedItem]:
     items = []
     for index, score, supporters in zip(row.items, row.scores, row.supporters, strict=True):
         item = engagements.items[index]

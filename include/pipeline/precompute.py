@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from include.domain import ranking
 from include.domain.generation import Generation
+from include.domain.identity import digest
 from include.domain.mark import Mark
 from include.domain.recommendation_list import MAX_ITEMS, pack
 from include.pipeline.files import run_folder
@@ -61,17 +62,18 @@ class PrecomputePorts:
     generation: Generation
 
 
-def select_users(run: str, now_ms: int, settings: PipelineSettings, ports: PrecomputePorts) -> RunRef:
+def select_users(run_id: str, now_ms: int, settings: PipelineSettings, ports: PrecomputePorts) -> RunRef:
     """Choose users with changes, and active users whose list expires soon. Writes the chunk files."""
-    newest = ports.activity.newest_event_ms()
+    run = digest(run_id.encode())  # names a folder, and Airflow's run ids contain colons and plus signs
+    newest = ports.activity.find_newest_event_ms()
     as_of = now_ms if settings.as_of == "now" or newest is None else newest
     ports.activity.refresh_text_centre(ports.generation)  # a new centre changes every user, so it comes first
-    marks = ports.activity.changed_users()
+    marks = ports.activity.read_changed_users()
     changed = {mark.key for mark in marks}
     users = sorted(changed.union(_expiring_users(now_ms, as_of, settings, ports)))
     folder = run_folder(run)
     ports.files.write(folder + "marks.arrow", _marks_table(marks))
-    popular = ports.engagement.popular(as_of, ranking.POPULAR_HALF_LIFE_DAYS, POPULAR_ITEMS)
+    popular = ports.engagement.rank_popular(as_of, ranking.POPULAR_HALF_LIFE_DAYS, POPULAR_ITEMS)
     ports.files.write(folder + "popular.arrow", _popular_table(popular))
     chunks = [users[at : at + settings.users_per_chunk] for at in range(0, len(users), settings.users_per_chunk)]
     for index, chunk in enumerate(chunks):
@@ -82,9 +84,9 @@ def select_users(run: str, now_ms: int, settings: PipelineSettings, ports: Preco
 
 def _expiring_users(now_ms: int, as_of: int, settings: PipelineSettings, ports: PrecomputePorts) -> Sequence[str]:
     since = None if settings.active_days is None else as_of - settings.active_days * ranking.DAY_MS
-    readers = ports.lists.recent_readers(now_ms // 1000 - int(READER_WINDOW.total_seconds()))
-    active = sorted({*ports.activity.active_users(since), *readers})
-    return ports.lists.expiring(ports.generation.name, active, int(REFRESH_BEFORE.total_seconds()))
+    readers = ports.lists.read_recent_readers(now_ms // 1000 - int(READER_WINDOW.total_seconds()))
+    active = sorted({*ports.activity.find_active_users(since), *readers})
+    return ports.lists.find_expiring(ports.generation.name, active, int(REFRESH_BEFORE.total_seconds()))
 
 
 def build_profiles(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
@@ -126,7 +128,7 @@ def recommend(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
     users: list[str] = ports.files.read(f"{folder}users-{chunk:05d}.arrow")["user_id"].to_pylist()
     neighbours = _find_neighbours(users, ports.profiles)
     others = {other for row in neighbours for other, _ in row}
-    engagements = ports.graph.engagements(sorted(others.union(users)), ITEMS_PER_USER)
+    engagements = ports.graph.read_engagements(sorted(others.union(users)), ITEMS_PER_USER)
     ranked = ranking.rank(users, neighbours, engagements, ref.as_of, MAX_ITEMS)
     builder = ListBuilder(ports.activity, _read_popular(ports.files, ref), ref.computed_at)
     lists = builder.build_lists(users, ranked, engagements)

@@ -1,4 +1,4 @@
-"""stage: read a batch, check each message, keep each identity once."""
+"""stage: read a batch, validate each message, deduplicate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from include.ports import BatchStore, DeadLetters, Ledger, Source, StoredVersion
 log = logging.getLogger(__name__)
 
 type Decoded = list[tuple[Record, Event]]
-#: ``[from, to)``: publication times in ms since 1970.
+#: ``[from, to)``: publish times in ms since 1970.
 type PublishedRange = tuple[int, int]
 
 #: A range is staged in memory; a longer one has to be ingested in several runs.
@@ -56,19 +56,19 @@ def claim_and_stage(
 
 
 def claim(topic: str, shard: int, limit: int, ports: StagePorts) -> BatchRef | None:
-    """The batch to ingest now: the open one of an earlier attempt, or the next; None when the shard is drained."""
-    return ports.ledger.claim(topic, shard, ports.source.offsets(shard), limit)
+    """Returns the open batch of an earlier attempt, or claims the next one. None: the shard is drained."""
+    return ports.ledger.claim(topic, shard, ports.source.read_offsets(shard), limit)
 
 
 def claim_range(topic: str, shard: int, published: PublishedRange, ports: StagePorts) -> BatchRef | None:
-    """The messages published in that time, to be ingested again; None when there are none."""
-    start, end = (ports.source.offset_at(shard, time) for time in published)
+    """Claim the messages published in that range for a replay. Returns None if there are none."""
+    start, end = (ports.source.find_offset(shard, time) for time in published)
     if end <= start:
         return None
     ref = BatchRef(topic, shard, start, end, BatchMode.RANGE)
     if ref.size > RANGE_LIMIT:
         raise ConfigurationError(
-            f"the range holds {ref.size} offsets of {topic}[{shard}]; one run ingests at most {RANGE_LIMIT}: "
+            f"the range has {ref.size} offsets of {topic}[{shard}]; one run ingests at most {RANGE_LIMIT}: "
             "split it into several runs"
         )
     ports.ledger.claim_range(ref)
@@ -76,7 +76,7 @@ def claim_range(topic: str, shard: int, published: PublishedRange, ports: StageP
 
 
 def stage(ref: BatchRef, ports: StagePorts) -> StageCounts:
-    """Write the batch's events file and dead letters, record the counts in the ledger. May run any number of times."""
+    """Write the batch's events file and dead letters, and record the counts in the ledger. Idempotent."""
     decoded, letters, delivered = _decode(ref, ports.source)
     events = events_table(decoded)
     verdict = ports.validator.validate(events)
@@ -115,10 +115,10 @@ def _drop_rows(events: pa.Table, rows: Iterable[int]) -> pa.Table:
 
 
 def _resolve_stored(events: pa.Table, stored_versions: StoredVersions) -> pa.Table:
-    """Drop events that a newer stored content supersedes, and mark those that may have an older one to remove.
+    """Drop events that a newer stored revision supersedes, and mark those that may have an older one to remove.
 
-    A store that keeps nothing of the newer content (it has no text, no item) can learn about it only here. An event
-    that equals the stored one is kept: the warehouse may be the only store that has it.
+    A store that does not store the newer revision (because it has no text or item) cannot detect this itself. An event
+    equal to the stored one stays in the batch: the warehouse may be the only store that has it.
     """
     outdated, revises = stored_versions.compare(events)
     column = EVENT_SCHEMA.get_field_index("replaces")

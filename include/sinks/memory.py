@@ -30,7 +30,7 @@ class MemorySink:
         return self._name
 
     def upsert(self, batch: StagedBatch) -> int:
-        """Store the events that this store keeps."""
+        """Store the events that belong in this store."""
         vectors = dict(zip(batch.text_hashes, batch.vectors, strict=True))
         stored = 0
         for row in rows_of(batch.events):

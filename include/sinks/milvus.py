@@ -41,7 +41,7 @@ class MilvusSink:
     and an index build.
 
     No other process may write the same identity between the read and the write; one active run per shard ensures that.
-    When a newer content has no text, the vector of the older one is deleted; ``replaces`` says that there may be one.
+    When a newer revision has no text, the vector of the older one is deleted; ``replaces`` says that there may be one.
     """
 
     name = "milvus"
@@ -60,7 +60,7 @@ class MilvusSink:
         self._prepared = False
 
     def prepare(self) -> None:
-        """Create and load the collection. May run again; the first use in each process calls it."""
+        """Create and load the collection. Idempotent; the first use in each process calls it."""
         with translate_errors():
             self._vectors.prepare(self._client)
         self._prepared = True

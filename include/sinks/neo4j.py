@@ -20,7 +20,7 @@ CHUNK = 2_000
 class Neo4jSink:
     """One relationship per event, never a counter: a repeated write finds the existing one and leaves it alone.
 
-    When a newer content has no item, the relationship of the older one is deleted; ``replaces`` says that there may be
+    When a newer revision has no item, the relationship of the older one is deleted; ``replaces`` says that there may be
     one. IN relationships are never removed: see ``in.cypher``.
     """
 
@@ -32,7 +32,7 @@ class Neo4jSink:
         self._prepared = False
 
     def prepare(self) -> None:
-        """Create the constraints. May run again; the first write of each process calls it."""
+        """Create the constraints. Idempotent; the first write of each process calls it."""
         with translate_errors(), self._session() as session:
             for query in load_statements("constraints"):
                 session.execute_write(write, query, [])

@@ -42,7 +42,7 @@ class WarehouseSink:
 
     def count(self) -> int:
         """Returns the number of distinct events stored."""
-        return self._warehouse.stats.event_count()
+        return self._warehouse.stats.count_events()
 
     def close(self) -> None:
         """Close the connection."""

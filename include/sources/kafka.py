@@ -12,7 +12,7 @@ from include.domain.offsets import Offsets
 from include.domain.reasons import Reason
 from include.errors import OffsetsGoneError, TransientError
 from include.settings import KafkaSettings
-from include.sources.kafka_client import REQUEST_S, consumer, fetch, log, raise_if_failed, translate_errors
+from include.sources.kafka_client import REQUEST_S, fetch, log, open_consumer, raise_if_failed, translate_errors
 from include.sources.kafka_producer import AckedProducer
 
 
@@ -21,32 +21,32 @@ class KafkaSource:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.topic
-        self._consumer = consumer(settings)
+        self._consumer = open_consumer(settings)
 
-    def offsets(self, shard: int) -> Offsets:
+    def read_offsets(self, shard: int) -> Offsets:
         """``[low, high)`` of the shard, as the broker reports it."""
         return _offsets(self._consumer, self._topic, shard)
 
-    def offset_at(self, shard: int, published_at: int) -> int:
+    def find_offset(self, shard: int, published_at: int) -> int:
         """The first offset published at or after that time (ms since 1970); the high watermark if there is none."""
         query = TopicPartition(self._topic, shard, max(0, published_at))
         with translate_errors():
             (answer,) = self._consumer.offsets_for_times([query], timeout=REQUEST_S)
             raise_if_failed(answer)
-        return answer.offset if answer.offset >= 0 else self.offsets(shard).high
+        return answer.offset if answer.offset >= 0 else self.read_offsets(shard).high
 
     def read(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
         """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if any are missing."""
-        low, high = self.offsets(shard)
+        low, high = self.read_offsets(shard)
         if start < end and not (low <= start and end <= high):
             raise OffsetsGoneError(
-                f"{self._topic}[{shard}] holds offsets [{low}, {high}), but [{start}, {end}) was requested. Messages "
+                f"{self._topic}[{shard}] has offsets [{low}, {high}), but [{start}, {end}) was requested. Messages "
                 "removed by retention are lost to the stores: raise retention.ms or ingest sooner. If the topic was "
-                "recreated, the ledger still counts in the old one. docs/runbook.md says how to continue"
+                "recreated, the ledger still refers to the old one. See docs/runbook.md"
             )
         return self._records(shard, start, end)
 
-    def committed_offset(self, shard: int) -> int | None:
+    def read_committed_offset(self, shard: int) -> int | None:
         """The group's offset, None before the first commit."""
         with translate_errors():
             (answer,) = self._consumer.committed([TopicPartition(self._topic, shard)], timeout=REQUEST_S)
@@ -55,7 +55,7 @@ class KafkaSource:
 
     def commit(self, shard: int, offset: int) -> None:
         """Move the group's offset forward to ``offset``; a smaller offset changes nothing."""
-        committed = self.committed_offset(shard)
+        committed = self.read_committed_offset(shard)
         if committed is not None and committed >= offset:
             return
         with translate_errors():
@@ -74,7 +74,7 @@ class KafkaSource:
 class KafkaDeadLetters:
     """The topic of messages that are not valid events: the original bytes, with reason and origin as headers.
 
-    A letter that is put twice is stored twice, under the same key: its origin. ``read`` yields each origin once.
+    A letter that is put twice is stored twice, under the same key: its origin. ``read`` yields one letter per origin.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -90,8 +90,8 @@ class KafkaDeadLetters:
         self._producer.flush()
 
     def read(self) -> Iterator[DeadLetter]:
-        """Every letter stored now, each origin once, partition by partition."""
-        reader = consumer(self._settings)
+        """Every letter stored now, one per origin, partition by partition."""
+        reader = open_consumer(self._settings)
         try:
             seen: set[str] = set()
             for partition in _partitions(reader, self._topic):

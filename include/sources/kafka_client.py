@@ -52,7 +52,7 @@ _PERMANENT = frozenset(
 _GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
-def properties(settings: KafkaSettings, defaults: Properties, required: Properties) -> Properties:
+def build_properties(settings: KafkaSettings, defaults: Properties, required: Properties) -> Properties:
     """librdkafka properties: defaults, overridden by the settings' options, overridden by what correctness requires."""
     return {
         "bootstrap.servers": settings.bootstrap,
@@ -66,7 +66,7 @@ def properties(settings: KafkaSettings, defaults: Properties, required: Properti
     }
 
 
-def consumer(settings: KafkaSettings) -> Consumer:
+def open_consumer(settings: KafkaSettings) -> Consumer:
     """A consumer for ``assign`` only: it never joins the group, never auto-commits, and never skips offsets.
 
     The caller closes it.
@@ -89,7 +89,7 @@ def consumer(settings: KafkaSettings) -> Consumer:
         "check.crcs": True,
     }
     with translate_errors():
-        return Consumer(properties(settings, defaults, required), logger=log)
+        return Consumer(build_properties(settings, defaults, required), logger=log)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def fetch(consumer: Consumer, topic: str, partition: int, start: int, end: int) 
                 position, progressed_at = next_position, time.monotonic()
             elif time.monotonic() - progressed_at > STALL_S:
                 raise TransientError(
-                    f"Kafka: {topic}[{partition}] delivers no messages from offset {position}, expected up to {end}"
+                    f"Kafka: {topic}[{partition}] no messages received from offset {position} (expected up to {end})"
                 )
             if chunk:
                 size = max(1, min(_CHUNK_MESSAGES, _CHUNK_BYTES * len(chunk) // (1 + sum(map(len, chunk)))))

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from include.domain.offsets import PartitionLag
 from include.settings import KafkaSettings
-from include.sources.kafka_client import REQUEST_S, log, properties, raise_if_failed, translate_errors
+from include.sources.kafka_client import REQUEST_S, build_properties, log, raise_if_failed, translate_errors
 
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -23,7 +23,7 @@ class LagReader:
     def __init__(self, settings: KafkaSettings) -> None:
         self._group = settings.group
         with translate_errors():
-            self._admin = AdminClient(properties(settings, {}, {}), logger=log)
+            self._admin = AdminClient(build_properties(settings, {}, {}), logger=log)
 
     async def snapshot(self, topic: str, shards: Iterable[int]) -> Mapping[int, PartitionLag]:
         """The lag of each shard, in three concurrent requests whatever the number of shards."""
@@ -47,7 +47,7 @@ class LagReader:
             answer = await _wait_for(futures[self._group])
         for partition in answer.topic_partitions:
             raise_if_failed(partition)
-        return {group.partition: group.offset for group in answer.topic_partitions if group.offset >= 0}
+        return {each.partition: each.offset for each in answer.topic_partitions if each.offset >= 0}
 
 
 async def _wait_for(future: Any) -> Any:

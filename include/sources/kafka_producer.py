@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from include.errors import TransientError
 from include.settings import KafkaSettings
-from include.sources.kafka_client import Properties, log, properties, to_millrace_error, translate_errors
+from include.sources.kafka_client import Properties, build_properties, log, to_millrace_error, translate_errors
 
 #: How long librdkafka tries to deliver a message.
 DELIVERY_S = 25
@@ -37,7 +37,7 @@ class AckedProducer:
         }
         with translate_errors():
             self._producer = Producer(
-                properties(settings, defaults, {"enable.idempotence": True, "acks": "all"}), logger=log
+                build_properties(settings, defaults, {"enable.idempotence": True, "acks": "all"}), logger=log
             )
         self._sent = self._delivered = self._failed = 0
         self._failure: KafkaError | None = None
@@ -57,7 +57,7 @@ class AckedProducer:
             deadline = time.monotonic() + _FLUSH_S
             while not self._enqueue(topic, key, value, partition, timestamp_ms or 0, headers):
                 if time.monotonic() > deadline:
-                    raise TransientError(f"Kafka accepts no messages; {len(self._producer)} are queued")
+                    raise TransientError(f"Kafka is not accepting messages; {len(self._producer)} are queued")
                 self._producer.poll(0.1)
         self._sent += 1
         if self._sent % _POLL_EVERY == 0:
@@ -119,7 +119,7 @@ class Publisher:
         self._producer.send(self._topic, key=key, value=value, partition=partition, timestamp_ms=timestamp_ms)
 
     def flush(self) -> None:
-        """Return when every message sent since the last ``flush`` is acknowledged; else raise."""
+        """Return when every message sent since the last ``flush`` is acknowledged; raises otherwise."""
         self._producer.flush()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from include.errors import ConfigurationError
 from include.settings import KafkaSettings
-from include.sources.kafka_client import REQUEST_S, log, properties, translate_errors
+from include.sources.kafka_client import REQUEST_S, build_properties, log, translate_errors
 
 #: Headers make a dead letter longer than its message. It must still fit, or one message stops its shard.
 _DEAD_LETTER_BYTES = 16 * 2**20
@@ -20,7 +20,7 @@ def ensure_topics(settings: KafkaSettings, shards: int) -> None:
     shards. May run again, and concurrently.
     """
     with translate_errors():
-        admin = AdminClient(properties(settings, {}, {}), logger=log)
+        admin = AdminClient(build_properties(settings, {}, {}), logger=log)
     is_new = _create(admin, NewTopic(settings.topic, num_partitions=shards))
     bytes_allowed = {"max.message.bytes": str(_DEAD_LETTER_BYTES)}
     _create(admin, NewTopic(settings.dead_letter_topic, num_partitions=shards, config=bytes_allowed))

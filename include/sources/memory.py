@@ -43,11 +43,11 @@ class MemorySource:
         del partition.records[: low - partition.low]
         partition.low = low
 
-    def offsets(self, shard: int) -> Offsets:
+    def read_offsets(self, shard: int) -> Offsets:
         """``[low, high)`` of the shard."""
         return Offsets(self._partitions[shard].low, self._partitions[shard].high)
 
-    def offset_at(self, shard: int, published_at: int) -> int:
+    def find_offset(self, shard: int, published_at: int) -> int:
         """The first offset published at or after that time (ms since 1970); the high watermark if there is none."""
         partition = self._partitions[shard]
         later = (record.offset for record in partition.records if record.published_at >= published_at)
@@ -55,13 +55,13 @@ class MemorySource:
 
     def read(self, shard: int, start: int, end: int) -> Iterator[Sequence[Record]]:
         """The records of ``[start, end)`` in order, in chunks. Raises ``OffsetsGoneError`` if any are missing."""
-        low, high = self.offsets(shard)
+        low, high = self.read_offsets(shard)
         if start < end and not (low <= start and end <= high):
-            raise OffsetsGoneError(f"shard {shard} holds offsets [{low}, {high}), but [{start}, {end}) was requested")
+            raise OffsetsGoneError(f"shard {shard} has offsets [{low}, {high}), but [{start}, {end}) was requested")
         records = self._partitions[shard].records[start - low : end - low] if start < end else []
         return (records[at : at + CHUNK] for at in range(0, len(records), CHUNK))
 
-    def committed_offset(self, shard: int) -> int | None:
+    def read_committed_offset(self, shard: int) -> int | None:
         """The group's offset, None before the first commit."""
         return self._committed.get(shard)
 

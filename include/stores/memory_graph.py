@@ -16,7 +16,7 @@ class MemoryGraph:
     def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         self._rows = rows
 
-    def engagements(self, users: Sequence[str], limit: int) -> Engagements:
+    def read_engagements(self, users: Sequence[str], limit: int) -> Engagements:
         """The latest ``limit`` items of each user, ties by id. Users without an engagement are left out."""
         by_user = {user: latest for user in users if (latest := self._latest(user, limit))}
         flat = [entry for latest in by_user.values() for entry in latest]

@@ -35,12 +35,12 @@ class MemoryLists:
         """Make the reader serve this generation from now on."""
         self.current = generation
 
-    def expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
+    def find_expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
         """Those of ``users`` whose list is missing or expires within that time, in the same order."""
         limit = self._clock() + within_s
         return [user for user in users if self._expires_at(list_key(generation, user)) <= limit]
 
-    def recent_readers(self, since_s: int) -> Sequence[str]:
+    def read_recent_readers(self, since_s: int) -> Sequence[str]:
         """Users whose list was requested at or after that time (seconds since 1970)."""
         return [user for user, at in self.requests.items() if at >= since_s]
 

@@ -14,7 +14,7 @@ class MemoryProfiles:
         self._vectors: dict[str, np.ndarray] = {}
 
     def put(self, users: Sequence[str], vectors: np.ndarray) -> None:
-        """Store one vector per user, the last one if a user comes twice."""
+        """Store one vector per user, the last one if a user occurs twice."""
         self._vectors.update(zip(users, np.array(vectors, dtype=np.float32), strict=True))
 
     def get(self, users: Sequence[str]) -> Mapping[str, np.ndarray]:

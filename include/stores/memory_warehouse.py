@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from include.domain.batch import BatchMode, BatchRef, StageCounts, StagedBatch
-from include.domain.centre import should_retake_centre
+from include.domain.batch import BatchMode, BatchRef, StageCounts, StagedBatch, next_batch
+from include.domain.centre import should_recompute_centre
 from include.domain.generation import Generation
 from include.domain.mark import Mark
-from include.domain.offsets import Offsets, next_batch
+from include.domain.offsets import Offsets
 from include.domain.precedence import Precedence, StoredVersion, compare_versions
 from include.domain.ranking import DAY_MS, kind_weight
 
@@ -48,7 +48,7 @@ class MemoryTables:
     marks: Iterator[int] = field(default_factory=lambda: count(1))
 
     def store(self, rows: Sequence[Row], batch_id: str) -> None:
-        """Store new and newer contents, and mark the hours and users that they change."""
+        """Store new and newer revisions, and mark the hours and users that they change."""
         for row in rows:
             identity = row["user_id"], row["message_id"]
             old = self.events.get(identity)
@@ -62,7 +62,7 @@ class MemoryTables:
 
 
 def precedence_of(row: Row) -> Precedence:
-    """Decides between two contents of one identity."""
+    """Decides between two revisions of one event."""
     return Precedence(row["version"], row["digest"])
 
 
@@ -103,7 +103,7 @@ class MemoryLedger:
             if batch_id == ref.batch_id and seq is None:
                 self._tables.changed_users[batch_id, user] = next(self._tables.marks)
 
-    def position(self, topic: str, shard: int) -> int | None:
+    def read_position(self, topic: str, shard: int) -> int | None:
         return max((ref.end for ref in self._live_batches(topic, shard) if self._tables.batches[ref][1]), default=None)
 
     def _live_batches(self, topic: str, shard: int) -> list[BatchRef]:
@@ -172,7 +172,7 @@ class MemoryEngagement:
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
 
-    def touched_hours(self) -> Sequence[Mark]:
+    def read_touched_hours(self) -> Sequence[Mark]:
         return [Mark(hour, seq) for hour, seq in sorted(self._tables.touched_hours.items())]
 
     def recount(self, hours: Sequence[str]) -> int:
@@ -204,7 +204,7 @@ class MemoryEngagement:
             if self._tables.touched_hours.get(mark.key) == mark.seq:
                 del self._tables.touched_hours[mark.key]
 
-    def popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
+    def rank_popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
         scores: dict[str, float] = defaultdict(float)
         for (hour, item, _, kind), (events, _, _) in self._tables.engagement.items():
             age = max(0, as_of_ms - round(datetime.fromisoformat(hour).timestamp() * 1000))
@@ -219,10 +219,10 @@ class MemoryUserActivity:
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
 
-    def newest_event_ms(self) -> int | None:
+    def find_newest_event_ms(self) -> int | None:
         return max((row["occurred_at"] for row in self._tables.events.values()), default=None)
 
-    def changed_users(self) -> Sequence[Mark]:
+    def read_changed_users(self) -> Sequence[Mark]:
         users = self._tables.changed_users.items()
         return sorted(Mark(user, seq) for (_, user), seq in users if seq is not None)
 
@@ -234,7 +234,7 @@ class MemoryUserActivity:
             if seq is None or Mark(user, seq) not in cleared
         }
 
-    def active_users(self, since_ms: int | None) -> Sequence[str]:
+    def find_active_users(self, since_ms: int | None) -> Sequence[str]:
         rows = self._tables.events.values()
         recent = (row for row in rows if since_ms is None or row["occurred_at"] // _HOUR_MS * _HOUR_MS >= since_ms)
         return sorted({row["user_id"] for row in recent})
@@ -251,7 +251,7 @@ class MemoryUserActivity:
             }
         )
 
-    def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
+    def read_item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
         best: dict[str, Row] = {}
         requested = set(items)
         rows = [row for row in self._tables.events.values() if row["item_id"] in requested and row["text"] is not None]
@@ -263,10 +263,10 @@ class MemoryUserActivity:
     def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
         vectors = [v for (name, _), v in sorted(self._tables.vectors.items()) if name == generation.name]
         current = self._tables.centres.get(generation.name)
-        if should_retake_centre(len(vectors), None if current is None else current[0]):
+        if should_recompute_centre(len(vectors), None if current is None else current[0]):
             centre = np.mean(vectors, axis=0, dtype=np.float64).astype("<f4")
             self._tables.centres[generation.name] = current = (len(vectors), centre)
-            for user in self.active_users(None):
+            for user in self.find_active_users(None):
                 self._tables.changed_users[f"centre-{len(vectors)}", user] = next(self._tables.marks)
         return None if current is None else current[1]
 

@@ -111,7 +111,7 @@ class VectorCollection:
         return f"{self.alias}_{self.generation}"
 
     def prepare(self, client: MilvusClient) -> None:
-        """Create what is missing, load it, and return when it answers. May run again, and concurrently."""
+        """Create what is missing, load it, and return when it answers. Idempotent, also concurrently."""
         if not client.has_collection(self.name, timeout=TIMEOUT_S):
             client.create_collection(self.name, schema=self._schema(), consistency_level=STRONG, timeout=TIMEOUT_S)
         # The index is created after the partitions: if it exists, they are complete.
@@ -185,13 +185,13 @@ class MilvusProfiles:
         self._prepared = False
 
     def prepare(self) -> None:
-        """Create and load the collection. May run again; the first use in each process calls it."""
+        """Create and load the collection. Idempotent; the first use in each process calls it."""
         with translate_errors():
             self._vectors.prepare(self._client)
         self._prepared = True
 
     def put(self, users: Sequence[str], vectors: np.ndarray) -> None:
-        """Store one vector per user, the last one if a user comes twice. Never store a zero vector."""
+        """Store one vector per user, the last one if a user occurs twice. Never store a zero vector."""
         self._ensure_prepared()
         by_user = dict(zip(users, np.asarray(vectors, dtype=np.float32), strict=True))
         with translate_errors():

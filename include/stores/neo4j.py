@@ -90,7 +90,7 @@ class Neo4jGraph:
         self._driver = connect(settings)
         self._database = settings.database
 
-    def engagements(self, users: Sequence[str], limit: int) -> Engagements:
+    def read_engagements(self, users: Sequence[str], limit: int) -> Engagements:
         """The latest ``limit`` items of each user, ties by id. Users without an engagement are left out."""
         builder = _EngagementsBuilder()
         with translate_errors(), self._driver.session(database=self._database) as session:

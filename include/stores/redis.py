@@ -102,7 +102,7 @@ class RedisLists:
         with translate_errors():
             self._client.set(CURRENT_KEY, generation.encode())
 
-    def expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
+    def find_expiring(self, generation: str, users: Sequence[str], within_s: int) -> Sequence[str]:
         """Those of ``users`` whose list is missing or expires within that time, in the same order."""
         expiring: list[str] = []
         for chunk in batched(users, KEYS_PER_PIPELINE):
@@ -112,7 +112,7 @@ class RedisLists:
             expiring += [user for user, is_due in zip(chunk, due, strict=True) if is_due]
         return expiring
 
-    def recent_readers(self, since_s: int) -> Sequence[str]:
+    def read_recent_readers(self, since_s: int) -> Sequence[str]:
         """Users whose list was requested at or after that time (seconds since 1970)."""
         with translate_errors():
             members: Any = self._client.zrange(RECENT_READERS_KEY, since_s, "+inf", byscore=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,10 +46,16 @@ _BATCH_RULES: tuple[tuple[str, _Rule], ...] = (
 )
 
 
-class GreatExpectationsValidator:
-    """The Validator port. The constructor imports the library, which takes seconds the first time."""
+class _Suite(NamedTuple):
+    definition: Any
+    expectations: Any
 
-    def __init__(self) -> None:
+
+class GreatExpectationsValidator:
+    """The Validator port. The first ``validate`` imports the library, which takes seconds unless it is preloaded."""
+
+    @cached_property
+    def _suite(self) -> _Suite:
         # Set before the import: otherwise the library reports its usage from the first call on.
         os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
         # It logs a line for every method that it documents.
@@ -58,17 +65,18 @@ class GreatExpectationsValidator:
         context: Any = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
         asset = context.data_sources.add_pandas("batches").add_dataframe_asset("events")
-        self._definition = asset.add_batch_definition_whole_dataframe("batch")
+        definition = asset.add_batch_definition_whole_dataframe("batch")
         expectations = [_expectation(gx, name, rule) for name, rule in (*_ROW_RULES, *_BATCH_RULES)]
-        self._suite = gx.ExpectationSuite("events", expectations=expectations)
+        return _Suite(definition, gx.ExpectationSuite("events", expectations=expectations))
 
     def validate(self, events: pa.Table) -> Verdict:
         """Check the values of a batch; ``events`` has EVENT_SCHEMA."""
         if events.num_rows == 0:
             return Verdict({}, [])
-        batch = self._definition.get_batch(batch_parameters={"dataframe": _frame(events)})
+        batch = self._suite.definition.get_batch(batch_parameters={"dataframe": _frame(events)})
         result = batch.validate(
-            self._suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]}
+            self._suite.expectations,
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]},
         )
         # By name, because the library does not return the results in the order of the rules.
         failures = {_rule_name(each): each for each in result.results if not each.success}

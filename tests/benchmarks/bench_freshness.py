@@ -70,7 +70,7 @@ class FreshnessTest:
 
     def users(self) -> list[str]:
         """Returns the users whose list is based on similar users."""
-        names = sorted(self._system.warehouse.activity.active_users(None))
+        names = sorted(self._system.warehouse.activity.find_active_users(None))
         lists = {user: self._read_list(user) for user in names}
         return [user for user, current in lists.items() if current and current.source == "similar_users"]
 

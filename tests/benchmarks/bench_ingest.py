@@ -274,7 +274,7 @@ def measure_in_parallel(bench: Bench, slowest: tuple[str, float]) -> steps.Setti
 
 
 def _commit(settings: steps.Settings, ref: BatchRef) -> None:
-    with bootstrap.commit_ports(settings) as ports:
+    with bootstrap.open_commit_ports(settings) as ports:
         commit(ref, ports)
 
 
@@ -303,16 +303,16 @@ def measure_aggregation_and_lists(bench: Bench, settings: steps.Settings) -> Non
         print_rate("aggregate", expected.unique_valid, clock.seconds, "events")
         clock = Clock()
         with clock.measure():
-            newest = warehouse.activity.newest_event_ms() or 0
-            warehouse.engagement.popular(newest, ranking.POPULAR_HALF_LIFE_DAYS, precompute.POPULAR_ITEMS)
+            newest = warehouse.activity.find_newest_event_ms() or 0
+            warehouse.engagement.rank_popular(newest, ranking.POPULAR_HALF_LIFE_DAYS, precompute.POPULAR_ITEMS)
         print(f"popular: {clock.seconds:.2f} s")
-        bench.results.expect_equal("wrong rows of engagement", warehouse.stats.aggregate_difference(), 0)
-        totals = warehouse.stats.totals(settings.kafka.topic)
+        bench.results.expect_equal("wrong rows of engagement", warehouse.stats.count_aggregate_differences(), 0)
+        totals = warehouse.stats.read_totals(settings.kafka.topic)
         bench.results.expect_equal("delivered", totals.delivered, expected.delivered)
         bench.results.expect_equal(
             "dead letters", sum(totals.dead_letters.values()), sum(expected.dead_letters.values())
         )
-    with bootstrap.precompute_ports(settings) as ports:
+    with bootstrap.open_precompute_ports(settings) as ports:
         bench.results.expect_equal("lists", _build_lists(bench, settings, ports), expected.lists)
 
 

@@ -173,7 +173,7 @@ class SinkTiming:
 
 def make_upsert_step(name: str, settings: Settings, sink: Sink, ref: BatchRef) -> Callable[[], int]:
     """Returns the upsert step of one batch, including reading its files."""
-    ports = UpsertPorts(bootstrap.open_files(settings), sink, bootstrap.sink_spec(name).needs_vectors)
+    ports = UpsertPorts(bootstrap.open_files(settings), sink, bootstrap.get_sink_spec(name).needs_vectors)
     return lambda: upsert(ref, ports)
 
 
@@ -235,7 +235,7 @@ def copy_batch(settings: Settings, destination: Settings, ref: BatchRef) -> None
 def upsert_batch(name: str, settings: Settings, ref: BatchRef) -> float:
     """Run the task ``upsert_*``. Returns its duration in seconds."""
     started_at = time.perf_counter()
-    with bootstrap.upsert_ports(name, settings) as ports:
+    with bootstrap.open_upsert_ports(name, settings) as ports:
         upsert(ref, ports)
     return time.perf_counter() - started_at
 

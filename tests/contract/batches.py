@@ -37,7 +37,7 @@ def batch_of(events: Sequence[Event], *, replaces: bool = False) -> StagedBatch:
 
 
 def newest(contents: Iterable[Event]) -> dict[str, Event]:
-    """The winning content of each event, by event id: what a store must have once it has seen all of ``contents``."""
+    """The winning revision of each event, by event id: what a store must have once it has seen all of ``contents``."""
     winners: dict[str, Event] = {}
     for event in contents:
         other = winners.get(event.event_id)

@@ -25,9 +25,9 @@ ODD_IDS = [
 
 @dataclass(frozen=True)
 class Subject:
-    """A sink that holds nothing of this test yet, and a probe that reads what it stores.
+    """A sink without any data from this test, and a probe that reads what it stores.
 
-    ``prefix`` begins every user and item of the test; ``has_items`` says whether the probe returns items.
+    Every user and item of the test starts with ``prefix``; ``has_items`` says whether the probe returns items.
     """
 
     sink: Sink
@@ -85,22 +85,22 @@ class SinkSuite:
         assert subject.probe.read() == subject.expected(events)
 
     def test_batches_may_overlap(self, subject: Subject) -> None:
-        """Events that another batch brought before are stored once."""
+        """Events that an earlier batch already contained are stored once."""
         events = [subject.event(f"m{n}") for n in range(6)]
         subject.upsert(*events[:4])
         subject.upsert(*events[2:])
         assert subject.probe.read() == subject.expected(events)
 
     @pytest.mark.parametrize("field", ["version", "value"])
-    def test_the_winning_content_stays_in_any_order(self, subject: Subject, field: str) -> None:
-        """Of the contents of one identity the highest (version, digest) stays, including its item and text."""
+    def test_the_newest_revision_wins_in_any_order(self, subject: Subject, field: str) -> None:
+        """Of the revisions of one event the highest (version, digest) stays, including its item and text."""
         orders = [_contents(subject, f"m{number}", field, order) for number, order in enumerate(permutations(range(3)))]
         for step, contents in enumerate(zip(*orders, strict=True)):
             subject.upsert(*contents, replaces=step > 0)
         assert subject.probe.read() == subject.expected(content for contents in orders for content in contents)
 
-    def test_an_unannounced_correction_wins_too(self, subject: Subject) -> None:
-        """The sink compares contents itself: another run may store an older one between staging and writing."""
+    def test_a_correction_without_the_replaces_flag_wins_too(self, subject: Subject) -> None:
+        """The sink compares revisions itself: another run may store an older one between staging and writing."""
         contents = [subject.event(item_id="i0"), subject.event(item_id="i1", version=1)]
         for content in contents:
             subject.upsert(content)
@@ -112,8 +112,8 @@ class SinkSuite:
         assert subject.upsert(*events) == len(subject.expected(events))
         assert subject.probe.read() == subject.expected(events)
 
-    def test_a_content_without_the_needed_field_removes_the_older_one(self, subject: Subject) -> None:
-        """When a correction drops the text or the item, nothing of the older content stays."""
+    def test_a_revision_without_the_required_field_removes_the_older_one(self, subject: Subject) -> None:
+        """When a correction drops the text or the item, nothing of the older revision stays."""
         contents = [subject.event(), subject.event(text=None, version=1, item_id="kept")]
         if subject.spec.needs == "item_id":
             contents[1] = subject.event(item_id=None, version=1)
@@ -121,8 +121,8 @@ class SinkSuite:
         subject.upsert(contents[1], replaces=True)
         assert subject.probe.read() == subject.expected([*contents, subject.event("neighbour")])
 
-    def test_an_older_content_removes_nothing(self, subject: Subject) -> None:
-        """A correction that is itself outdated leaves the newer content alone."""
+    def test_an_older_revision_removes_nothing(self, subject: Subject) -> None:
+        """A correction that is itself outdated leaves the newer revision alone."""
         newer = subject.event(version=2)
         subject.upsert(newer)
         subject.upsert(subject.event(text=None, version=1), replaces=True)

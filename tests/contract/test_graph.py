@@ -39,7 +39,7 @@ class Subject:
 
     def read(self, users: Sequence[str], limit: int = 100) -> dict[str, list[tuple[str, int, float]]]:
         """(item, time, weight) by user, in the order of the graph's result."""
-        engagements = self.graph.engagements([self.prefix + user for user in users], limit)
+        engagements = self.graph.read_engagements([self.prefix + user for user in users], limit)
         return _as_dict(engagements, len(self.prefix))
 
 

@@ -67,14 +67,14 @@ def _transaction(settings: KafkaSettings, *values: bytes, commits: bool) -> None
 def _wait_for_markers(source: KafkaSource, end: int) -> None:
     """Wait until the partition ends at ``end``: a producer's commit may return before its marker is written."""
     deadline = time.monotonic() + 30
-    while source.offsets(0).high < end and time.monotonic() < deadline:
+    while source.read_offsets(0).high < end and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
 def test_topics_are_created_once_and_then_checked(settings: KafkaSettings, source: KafkaSource) -> None:
     """Creating them again does nothing; a different number of partitions would move users, so it is refused."""
     ensure_topics(settings, SHARDS)
-    assert [source.offsets(shard) for shard in range(SHARDS)] == [(0, 0)] * SHARDS
+    assert [source.read_offsets(shard) for shard in range(SHARDS)] == [(0, 0)] * SHARDS
     with pytest.raises(ConfigurationError, match=f"{SHARDS} partitions, but shards is 5"):
         ensure_topics(settings, 5)
 
@@ -84,7 +84,7 @@ def test_a_range_may_end_in_offsets_without_a_message(settings: KafkaSettings, s
     _transaction(settings, b"a", b"b", commits=True)  # 0, 1, and the marker at 2
     _transaction(settings, b"aborted", commits=False)  # 3, and the marker at 4
     _wait_for_markers(source, 5)
-    assert source.offsets(0) == (0, 5)
+    assert source.read_offsets(0) == (0, 5)
     assert _read(source, 0, 5) == [(0, b"a"), (1, b"b")]
     assert _read(source, 0, 3) == [(0, b"a"), (1, b"b")]
     assert _read(source, 2, 3) == []
@@ -114,7 +114,7 @@ def test_flush_waits_for_every_message(settings: KafkaSettings, source: KafkaSou
         for number in range(3_000):
             publisher.send(number % SHARDS, None, b"%d" % number)
         publisher.flush()
-    assert [source.offsets(shard).high for shard in range(SHARDS)] == [1_000] * SHARDS
+    assert [source.read_offsets(shard).high for shard in range(SHARDS)] == [1_000] * SHARDS
     assert [value for _, value in _read(source, 0, 1_000)] == [b"%d" % number for number in range(0, 3_000, SHARDS)]
 
 
@@ -150,4 +150,4 @@ def test_two_sources_commit_without_fencing_each_other(settings: KafkaSettings, 
         assert len(_read(other, 0, 10)) == len(_read(source, 0, 10)) == 10
         other.commit(0, 10)
         source.commit(0, 6)
-        assert source.committed_offset(0) == other.committed_offset(0) == 10
+        assert source.read_committed_offset(0) == other.read_committed_offset(0) == 10

@@ -94,7 +94,7 @@ def test_an_equal_version_is_written_again(subject: Subject, unique: str) -> Non
     assert subject.lists.publish(unique, {"u": packed(item="a")}, {"u": 60}) == 1
     assert subject.lists.publish(unique, {"u": packed(item="b")}, {"u": 3600}) == 1
     assert subject.get(list_key(unique, "u")) == packed(item="b")
-    assert subject.lists.expiring(unique, ["u"], 120) == []
+    assert subject.lists.find_expiring(unique, ["u"], 120) == []
 
 
 def test_many_lists_take_several_pipelines(subject: Subject, unique: str) -> None:
@@ -108,7 +108,7 @@ def test_many_lists_take_several_pipelines(subject: Subject, unique: str) -> Non
 def test_an_empty_chunk_publishes_nothing(subject: Subject, unique: str) -> None:
     """Publishing nothing is not an error."""
     assert subject.lists.publish(unique, {}, {}) == 0
-    assert subject.lists.expiring(unique, [], 60) == []
+    assert subject.lists.find_expiring(unique, [], 60) == []
 
 
 def test_the_newest_popular_list_wins(subject: Subject, unique: str) -> None:
@@ -137,8 +137,8 @@ def test_the_current_generation_is_the_last_one_set(subject: Subject, unique: st
 def test_lists_that_expire_soon_are_reported(subject: Subject, unique: str) -> None:
     """Users whose list is missing or expires within the given time are returned, in the order of the request."""
     subject.lists.publish(unique, {"soon": packed(), "late": packed()}, {"soon": 30, "late": 600})
-    assert subject.lists.expiring(unique, ["late", "none", "soon"], 60) == ["none", "soon"]
-    assert subject.lists.expiring(unique + "x", ["late", "soon"], 60) == ["late", "soon"]
+    assert subject.lists.find_expiring(unique, ["late", "none", "soon"], 60) == ["none", "soon"]
+    assert subject.lists.find_expiring(unique + "x", ["late", "soon"], 60) == ["late", "soon"]
 
 
 def test_a_list_expires(subject: Subject, unique: str) -> None:
@@ -157,7 +157,7 @@ def test_recent_readers_are_the_users_since_the_given_time(subject: Subject, uni
     now = int(time.time()) + 1_000_000_000  # later than any other test's requests
     requests = {"before": now - 1, "at": now, "ünï": now + 5}
     subject.add_readers({f"{unique}-{name}": time for name, time in requests.items()})
-    assert sorted(user for user in subject.lists.recent_readers(now) if user.startswith(unique)) == [
+    assert sorted(user for user in subject.lists.read_recent_readers(now) if user.startswith(unique)) == [
         f"{unique}-at",
         f"{unique}-ünï",
     ]
@@ -217,8 +217,8 @@ def test_an_unavailable_server_is_a_transient_error(unique: str) -> None:
         lambda: lists.publish(unique, {"a": packed()}, ONE_MINUTE),
         lambda: lists.publish_popular(unique, packed(), 60),
         lambda: lists.set_current_generation(unique),
-        lambda: lists.expiring(unique, ["a"], 60),
-        lambda: lists.recent_readers(0),
+        lambda: lists.find_expiring(unique, ["a"], 60),
+        lambda: lists.read_recent_readers(0),
     ):
         with pytest.raises(TransientError, match="Redis"):
             call()

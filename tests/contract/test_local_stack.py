@@ -28,7 +28,7 @@ from include.errors import ConfigurationError
 from stack import records, supervise
 from stack.config import PORT_PREFIX, PROJECT
 from stack.installation import build_context, config_on_free_ports
-from stack.launch import start_mark
+from stack.launch import process_fingerprint
 from stack.probe import http_get
 from stack.server import Context, Launch, Server, ServerError
 from stack.stack import Stack
@@ -101,7 +101,7 @@ def stack(home: Path, reported: Reported) -> Iterator[Stack]:
 
 def pid(stack: Stack, name: str) -> int:
     """The recorded process of a server."""
-    record = records.read(stack.config.run, name)
+    record = records.read_record(stack.config.run, name)
     assert record is not None
     return record.pid
 
@@ -149,9 +149,9 @@ def stranger_recorded_as(stack: Stack, name: str) -> Iterator[subprocess.Popen[b
     """An unrelated process whose id is in a record, together with the start time of another process."""
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     try:
-        record = json.loads(records.path(stack.config.run, "redis").read_text(encoding="utf-8"))
+        record = json.loads(records.record_path(stack.config.run, "redis").read_text(encoding="utf-8"))
         reused = {**record, "name": name, "pid": stranger.pid, "pgid": stranger.pid, "sid": stranger.pid}
-        records.path(stack.config.run, name).write_text(json.dumps(reused), encoding="utf-8")
+        records.record_path(stack.config.run, name).write_text(json.dumps(reused), encoding="utf-8")
         yield stranger
     finally:
         stranger.kill()
@@ -196,7 +196,7 @@ def test_up_returns_when_servers_are_healthy_and_down_leaves_none(stack: Stack, 
     members = [pid for record in records.read_all(stack.config.run) for pid in record.members()]
     assert len(members) >= 3
     stack.down()
-    assert not any(map(start_mark, members))
+    assert not any(map(process_fingerprint, members))
     assert not reader_is_healthy(stack)
     assert "2 servers are up" in reported.text
 
@@ -227,7 +227,7 @@ def test_a_server_that_never_responds_is_reported_with_its_log(stack: Stack, rep
     with starting(stack, reported, mute) as starter, pytest.raises(ServerError) as error:
         starter.start([mute])
     assert str(error.value).startswith("odd does not respond after 2 s")
-    assert f"Its log is {stack.config.log('odd')}; it ends:\n    not today" in str(error.value)
+    assert f"Last lines of {stack.config.log('odd')}:\n    not today" in str(error.value)
 
 
 def test_a_later_up_adds_servers(stack: Stack) -> None:
@@ -281,11 +281,11 @@ def test_processes_of_a_killed_supervisor_are_stopped(stack: Stack, reported: Re
     if then == "up":
         stack.up(CHEAP)
         assert reader_is_healthy(stack)
-        assert "processes of a supervisor that was killed" in reported.text
+        assert "processes left by a killed supervisor" in reported.text
     else:
         stack.down()
         assert running(stack) == []
-    assert not any(map(start_mark, left.values()))
+    assert not any(map(process_fingerprint, left.values()))
 
 
 def test_a_stranger_with_a_recorded_process_id_is_left_alone(stack: Stack) -> None:
@@ -305,7 +305,7 @@ def test_a_stranger_with_the_supervisors_process_id_is_left_alone(stack: Stack, 
         os.kill(supervisor_of(old), signal.SIGKILL)
         stack.up(["redis"])
         assert stranger.poll() is None
-        assert start_mark(old) is None
+        assert process_fingerprint(old) is None
         stack.down()
         assert stranger.poll() is None
         assert running(stack) == []
@@ -318,7 +318,7 @@ def test_down_stops_a_supervisor_that_hangs(stack: Stack, monkeypatch: pytest.Mo
     members = [pid for record in records.read_all(stack.config.run) for pid in record.members()]
     os.kill(pid(stack, records.SUPERVISOR), signal.SIGSTOP)
     stack.down()
-    assert not any(map(start_mark, members))
+    assert not any(map(process_fingerprint, members))
 
 
 def test_status_shows_a_server_that_was_given_up(stack: Stack) -> None:
@@ -358,7 +358,7 @@ def test_changed_settings_of_a_running_server_are_rejected(stack: Stack, reporte
     """A changed port of a running server is an error, and the server keeps running."""
     stack.up(["redis"])
     moved = {**stack.config.ports, "redis": stack.config.ports["mongo"]}
-    with pytest.raises(ConfigurationError, match="redis runs with other settings"):
+    with pytest.raises(ConfigurationError, match="the settings of redis have changed since it started"):
         Stack(replace(stack.config, ports=moved), reported).up(["redis"])
     assert "redis" in running(stack)
 

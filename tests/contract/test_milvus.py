@@ -43,7 +43,7 @@ class TestMilvusSink(ServerSinkSuite):
 
 @contextmanager
 def _paused_for_a_while(servers: Servers) -> Iterator[None]:
-    record = records.read(servers.stack.config.run, "milvus")
+    record = records.read_record(servers.stack.config.run, "milvus")
     assert record is not None
     members = record.members()
     resume = threading.Timer(_PAUSE_S, _signal, (members, signal.SIGCONT))

@@ -118,7 +118,7 @@ def test_the_local_server_does_not_lose_acknowledged_writes(servers: Servers, mo
         for part in range(5):
             # Random ids, so that pages that are in the file already are rewritten.
             documents.insert_many({"_id": digest(b"%d" % (2_000 * part + n)), "text": "x" * 200} for n in range(2_000))
-        record = records.read(servers.stack.config.run, "mongo")
+        record = records.read_record(servers.stack.config.run, "mongo")
         assert record is not None
         records.kill({record.pid})
         assert records.wait_until_gone(record, 10)

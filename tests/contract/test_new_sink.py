@@ -42,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, new_sink: Any) -> Path:
     if (PROJECT / ".mypy_cache").exists():
         shutil.copytree(PROJECT / ".mypy_cache", copy / ".mypy_cache")
     run(copy, sys.executable, "scripts/new_sink.py", NAME)
-    parts = new_sink.snippets(NAME)
+    parts = new_sink.build_snippets(NAME)
     insert(copy / "include/bootstrap.py", "#: Every store of events", parts["opener"] + "\n\n")
     insert(copy / "include/bootstrap.py", '    "warehouse": SinkSpec(', parts["registration"])
     insert(copy / "airflow_settings.yaml", "    - conn_id: redis_default", parts["connection"])

@@ -244,7 +244,7 @@ class TestOperations:
             wait_until(lambda: client.zscore(RECENT_READERS_KEY, "long ago") is None, "old entries are removed")
             assert client.zscore(RECENT_READERS_KEY, "a while ago") is not None
         adapter = RedisLists(RedisSettings(running.server.url))
-        assert "active/ü" in adapter.recent_readers(began)
+        assert "active/ü" in adapter.read_recent_readers(began)
         adapter.close()
 
     def test_a_new_generation_is_served(self, own: Running) -> None:

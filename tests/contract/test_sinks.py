@@ -51,5 +51,5 @@ def test_an_unknown_sink_is_an_error() -> None:
     from include.bootstrap import open_sink
     from include.settings import EnvironmentSettings
 
-    with pytest.raises(ConfigurationError, match=rf"no sink 'kafka' .* {', '.join(SINKS)}$"):
+    with pytest.raises(ConfigurationError, match=rf"unknown sink 'kafka'; .*: {', '.join(SINKS)}$"):
         open_sink("kafka", EnvironmentSettings({}))

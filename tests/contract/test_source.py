@@ -93,16 +93,16 @@ def _read(topic: Topic, shard: int, start: int, end: int) -> list[Record]:
 
 def test_an_empty_shard_has_no_records(topic: Topic) -> None:
     """Offsets begin at 0, and an empty range has no records."""
-    assert topic.source.offsets(1) == (0, 0)
+    assert topic.source.read_offsets(1) == (0, 0)
     assert _read(topic, 1, 0, 0) == []
-    assert topic.source.committed_offset(1) is None
+    assert topic.source.read_committed_offset(1) is None
 
 
 def test_records_are_read_as_they_were_published(topic: Topic) -> None:
     """Key, value and time are unchanged, null is null, and each shard has its own records in order."""
     topic.append(0, (b"u", b"{}", NOW), (None, None, NOW + 5), (b"", b"", NOW + 3), (b"\xff\x00", b"\x00\xfe", NOW))
     topic.append(1, (b"v", b"other", NOW))
-    assert topic.source.offsets(0) == (0, 4)
+    assert topic.source.read_offsets(0) == (0, 4)
     assert _read(topic, 0, 0, 4) == [
         Record(0, 0, NOW, b"u", b"{}"),
         Record(0, 1, NOW + 5, None, None),
@@ -139,7 +139,7 @@ def test_offsets_outside_the_topic_are_an_error(topic: Topic) -> None:
     """Skipping deleted or future offsets would lose events; the error names the offsets that the topic has."""
     topic.append(0, *_numbered(10))
     topic.trim(0, 4)
-    assert topic.source.offsets(0) == (4, 10)
+    assert topic.source.read_offsets(0) == (4, 10)
     assert [record.offset for record in _read(topic, 0, 4, 10)] == [4, 5, 6, 7, 8, 9]
     for start, end in [(3, 6), (9, 11), (20, 21)]:
         with pytest.raises(OffsetsGoneError, match=r"\[4, 10\)"):
@@ -150,8 +150,8 @@ def test_offsets_can_be_looked_up_by_publish_time(topic: Topic) -> None:
     """The result is the first offset at or after a time, or the end of the shard."""
     topic.append(0, *[(b"u", b"", NOW + 10 * n) for n in range(5)])
     times = {0: 0, NOW: 0, NOW + 1: 1, NOW + 40: 4, NOW + 41: 5}
-    assert {at: topic.source.offset_at(0, at) for at in times} == times
-    assert topic.source.offset_at(1, NOW) == 0
+    assert {at: topic.source.find_offset(0, at) for at in times} == times
+    assert topic.source.find_offset(1, NOW) == 0
 
 
 def test_commits_only_move_forward(topic: Topic) -> None:
@@ -159,8 +159,8 @@ def test_commits_only_move_forward(topic: Topic) -> None:
     topic.append(0, *_numbered(10))
     for offset, expected in [(5, 5), (5, 5), (3, 5), (10, 10)]:
         topic.source.commit(0, offset)
-        assert topic.source.committed_offset(0) == expected
-    assert topic.source.committed_offset(1) is None
+        assert topic.source.read_committed_offset(0) == expected
+    assert topic.source.read_committed_offset(1) is None
 
 
 def test_an_unavailable_kafka_is_transient() -> None:
@@ -170,5 +170,5 @@ def test_an_unavailable_kafka_is_transient() -> None:
     with closing(KafkaSource(KafkaSettings("127.0.0.1:1"))) as source:
         started = time.monotonic()
         with pytest.raises(TransientError):
-            source.offsets(0)
+            source.read_offsets(0)
         assert time.monotonic() - started < 30

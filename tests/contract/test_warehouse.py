@@ -67,7 +67,7 @@ class WarehouseUnderTest:
 
     def recount_touched(self) -> list[str]:
         """Recount the touched hours and clear their marks. Returns the hours."""
-        marks = self.engagement.touched_hours()
+        marks = self.engagement.read_touched_hours()
         self.engagement.recount([mark.key for mark in marks])
         self.engagement.clear_hours(marks)
         return [mark.key for mark in marks]
@@ -118,7 +118,7 @@ def test_batches_follow_one_another(warehouse: WarehouseUnderTest) -> None:
         ref = warehouse.ledger.claim("events", 0, Offsets(3, 11), 5)
         assert ref == BatchRef("events", 0, start, end)
         warehouse.ledger.commit(ref)
-        assert warehouse.ledger.position("events", 0) == end
+        assert warehouse.ledger.read_position("events", 0) == end
     assert warehouse.ledger.claim("events", 0, Offsets(3, 11), 5) is None
 
 
@@ -127,7 +127,7 @@ def test_shards_and_topics_are_claimed_separately(warehouse: WarehouseUnderTest)
     warehouse.ledger.claim("events", 0, Offsets(0, 10), 5)
     assert warehouse.ledger.claim("events", 1, Offsets(2, 10), 5) == BatchRef("events", 1, 2, 7)
     assert warehouse.ledger.claim("other", 0, Offsets(0, 3), 5) == BatchRef("other", 0, 0, 3)
-    assert warehouse.ledger.position("events", 1) is None
+    assert warehouse.ledger.read_position("events", 1) is None
 
 
 @pytest.mark.parametrize("offsets", [Offsets(7, 20), Offsets(0, 3)])
@@ -147,12 +147,12 @@ def test_a_range_does_not_move_the_position(warehouse: WarehouseUnderTest) -> No
         warehouse.ledger.claim_range(ref)
         warehouse.ledger.record_staged(ref, StageCounts(delivered=4, valid=4))
         warehouse.ledger.commit(ref)
-    assert warehouse.ledger.position("events", 0) is None
+    assert warehouse.ledger.read_position("events", 0) is None
     assert warehouse.ledger.claim("events", 0, Offsets(0, 9), 5) == BatchRef("events", 0, 0, 5)
 
 
 def test_stored_versions_are_compared_with_a_batch(warehouse: WarehouseUnderTest) -> None:
-    """An event is outdated if a newer content is stored, and revises an older one; a new identity does neither."""
+    """An event is outdated if a newer revision is stored, and revises an older one; a new identity does neither."""
     low, high = event(version=1), event(version=2)
     other = event(message_id="other")
 
@@ -188,31 +188,31 @@ def test_engagement_is_counted_by_hour_item_campaign_and_kind(warehouse: Warehou
         event(message_id="5", item_id=None, text="no item"),
     )
     assert warehouse.recount_touched() == ["1970-01-01T00:00:00+00:00", "1970-01-01T01:00:00+00:00"]
-    assert warehouse.engagement.touched_hours() == []
-    popular = warehouse.engagement.popular(HOUR, half_life_days=30, limit=10)
+    assert warehouse.engagement.read_touched_hours() == []
+    popular = warehouse.engagement.rank_popular(HOUR, half_life_days=30, limit=10)
     assert [item for item, _ in popular] == ["x", "y"]
     assert [score for _, score in popular] == pytest.approx([2 * 0.5 ** (1 / 720), 1.0])
-    assert len(warehouse.engagement.popular(HOUR, half_life_days=30, limit=1)) == 1
+    assert len(warehouse.engagement.rank_popular(HOUR, half_life_days=30, limit=1)) == 1
 
 
 def test_recounting_an_hour_changes_nothing(warehouse: WarehouseUnderTest) -> None:
     """A recount gives the same number of rows and the same popularity every time."""
     warehouse.ingest(event(message_id="1"), event(message_id="2", occurred_at=HOUR))
     hours = warehouse.recount_touched()
-    before = warehouse.engagement.popular(0, 30, 10)
+    before = warehouse.engagement.rank_popular(0, 30, 10)
     assert warehouse.engagement.recount(hours) == warehouse.engagement.recount_between(0, 2 * HOUR) == 2
     assert warehouse.engagement.recount_between(HOUR, 2 * HOUR) == 1
-    assert warehouse.engagement.popular(0, 30, 10) == before
+    assert warehouse.engagement.rank_popular(0, 30, 10) == before
 
 
 def test_a_duplicate_event_marks_nothing(warehouse: WarehouseUnderTest) -> None:
     """Storing the same event again marks no hour and no user."""
     warehouse.ingest(event())
     warehouse.recount_touched()
-    warehouse.activity.clear_changed_users(warehouse.activity.changed_users())
+    warehouse.activity.clear_changed_users(warehouse.activity.read_changed_users())
     warehouse.ingest(event(), start=1)
-    assert warehouse.engagement.touched_hours() == []
-    assert warehouse.activity.changed_users() == []
+    assert warehouse.engagement.read_touched_hours() == []
+    assert warehouse.activity.read_changed_users() == []
     assert warehouse.sink.count() == 1
 
 
@@ -222,16 +222,16 @@ def test_a_corrected_event_touches_both_hours(warehouse: WarehouseUnderTest) -> 
     warehouse.recount_touched()
     warehouse.ingest(event(item_id="new", occurred_at=5 * HOUR, version=1), start=1)
     assert warehouse.recount_touched() == ["1970-01-01T00:00:00+00:00", "1970-01-01T05:00:00+00:00"]
-    assert [item for item, _ in warehouse.engagement.popular(0, 30, 10)] == ["new"]
+    assert [item for item, _ in warehouse.engagement.rank_popular(0, 30, 10)] == ["new"]
 
 
 def test_an_hour_touched_again_stays_touched(warehouse: WarehouseUnderTest) -> None:
     """Clearing removes only the marks that were read, not those set in the meantime."""
     warehouse.ingest(event(message_id="1"))
-    read = warehouse.engagement.touched_hours()
+    read = warehouse.engagement.read_touched_hours()
     warehouse.ingest(event(message_id="2"), start=1)
     warehouse.engagement.clear_hours(read)
-    assert [mark.key for mark in warehouse.engagement.touched_hours()] == [read[0].key]
+    assert [mark.key for mark in warehouse.engagement.read_touched_hours()] == [read[0].key]
 
 
 def test_users_count_as_changed_once_their_batch_is_committed(warehouse: WarehouseUnderTest) -> None:
@@ -239,20 +239,20 @@ def test_users_count_as_changed_once_their_batch_is_committed(warehouse: Warehou
     ref = BatchRef("events", 0, 0, 1)
     warehouse.ledger.claim_range(ref)
     warehouse.sink.upsert(batch_of(ref, event()))
-    assert warehouse.activity.changed_users() == []
+    assert warehouse.activity.read_changed_users() == []
     warehouse.ledger.commit(ref)
-    read = warehouse.activity.changed_users()
+    read = warehouse.activity.read_changed_users()
     assert [mark.key for mark in read] == ["u"]
     warehouse.ingest(event(message_id="later"), start=1)
     warehouse.activity.clear_changed_users(read)
-    assert [mark.key for mark in warehouse.activity.changed_users()] == ["u"]
+    assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u"]
     warehouse.activity.clear_changed_users([Mark("u", -1)])
-    assert [mark.key for mark in warehouse.activity.changed_users()] == ["u"]
+    assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u"]
 
 
 def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTest) -> None:
     """It reports the newest event, active users, counts per text, and each item's newest title, not user messages."""
-    assert warehouse.activity.newest_event_ms() is None
+    assert warehouse.activity.find_newest_event_ms() is None
     warehouse.ingest(
         event(message_id="1", item_id="x", text="old title"),
         event(message_id="2", item_id="x", text="new title", occurred_at=HOUR),
@@ -261,10 +261,10 @@ def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTes
         event(message_id="5", user_id="v", item_id=None, text="new title", occurred_at=9 * HOUR),
         event(message_id="6", user_id="v", item_id=None, text="new title", occurred_at=9 * HOUR + 1),
     )
-    assert warehouse.activity.newest_event_ms() == 9 * HOUR + 1
-    assert warehouse.activity.active_users(None) == ["u", "v"]
-    assert warehouse.activity.active_users(9 * HOUR) == ["v"]
-    assert warehouse.activity.item_texts(["x", "y", "unknown"]) == {"x": "new title"}
+    assert warehouse.activity.find_newest_event_ms() == 9 * HOUR + 1
+    assert warehouse.activity.find_active_users(None) == ["u", "v"]
+    assert warehouse.activity.find_active_users(9 * HOUR) == ["v"]
+    assert warehouse.activity.read_item_texts(["x", "y", "unknown"]) == {"x": "new title"}
     counts = warehouse.activity.count_texts(["v", "nobody"]).to_pylist()
     assert [(row["user_id"], row["events"]) for row in counts] == [("v", 2)]
     assert warehouse.activity.count_texts([]).num_rows == 0
@@ -274,7 +274,7 @@ def test_the_centre_is_recomputed_at_a_hundred_texts_and_at_each_doubling(wareho
     """Recomputing the centre marks every user as changed; in between, it stays the same."""
     vectors = np.tile(np.asarray([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32), (100, 1))
     warehouse.ingest(event())
-    warehouse.activity.clear_changed_users(warehouse.activity.changed_users())
+    warehouse.activity.clear_changed_users(warehouse.activity.read_changed_users())
 
     def put(numbers: range) -> Any:
         names = [f"{number:04d}" for number in numbers]
@@ -282,14 +282,14 @@ def test_the_centre_is_recomputed_at_a_hundred_texts_and_at_each_doubling(wareho
         return warehouse.activity.refresh_text_centre(GENERATION)
 
     assert put(range(99)) is None
-    assert warehouse.activity.changed_users() == []
+    assert warehouse.activity.read_changed_users() == []
     assert put(range(99, 100)).tolist() == [0.5, 0.5]
-    assert [mark.key for mark in warehouse.activity.changed_users()] == ["u"]
-    warehouse.activity.clear_changed_users(warehouse.activity.changed_users())
+    assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u"]
+    warehouse.activity.clear_changed_users(warehouse.activity.read_changed_users())
     assert put(range(100, 199)).tolist() == [0.5, 0.5]
-    assert warehouse.activity.changed_users() == []
+    assert warehouse.activity.read_changed_users() == []
     put(range(199, 200))
-    assert [mark.key for mark in warehouse.activity.changed_users()] == ["u"]
+    assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u"]
 
 
 def test_unusual_values_are_stored_unchanged(warehouse: WarehouseUnderTest) -> None:
@@ -300,7 +300,7 @@ def test_unusual_values_are_stored_unchanged(warehouse: WarehouseUnderTest) -> N
         event(message_id="early", occurred_at=-62135596800000),
         event(message_id="late", occurred_at=253402300799999, version=2**63 - 1, value=1e308),
     )
-    assert odd in warehouse.activity.active_users(None)
-    assert warehouse.activity.item_texts([odd]) == {odd: odd}
+    assert odd in warehouse.activity.find_active_users(None)
+    assert warehouse.activity.read_item_texts([odd]) == {odd: odd}
     warehouse.recount_touched()
-    assert warehouse.engagement.touched_hours() == []
+    assert warehouse.engagement.read_touched_hours() == []

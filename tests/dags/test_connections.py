@@ -232,3 +232,13 @@ def test_a_store_without_a_section_has_an_address_and_options(connect: Set) -> N
     assert AirflowSettings().store("search") == StoreSettings("search://u:p%2Fw@es:9200/events", {"tls": "true"})
     connect("search_default", extra={"url": "https://es", "index": "e"})
     assert AirflowSettings().store("search") == StoreSettings("https://es", {"index": "e"})
+
+
+def test_a_scheduled_run_refuses_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each task of a scheduled run is a separate process, so a store in memory would lose the batch before commit."""
+    from airflow.sdk.execution_time import task_runner
+
+    monkeypatch.setenv("AIRFLOW_CONN_MONGO_DEFAULT", "memory://dry-run")
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", object(), raising=False)
+    with pytest.raises(ConfigurationError, match=r"mongo_default is in memory.*dag\.test"):
+        _ = AirflowSettings().mongo

@@ -15,7 +15,7 @@ PAGE = (PROJECT / "docs" / "dry-run.md").read_text(encoding="utf-8")
 _CHECK = """
 from include.domain.recommendation_list import list_key, unpack
 
-assert servers.warehouse.ledger.position("events", 0) == 1
+assert servers.warehouse.ledger.read_position("events", 0) == 1
 for name in ("mongo", "milvus", "neo4j", "warehouse"):
     assert len(servers.rows(name)) == 1, name
 packed = servers.lists.get(list_key("all_minilm_l6_v2_0_1_0_384", "u-17"))

@@ -31,7 +31,7 @@ def test_a_live_run_has_no_range(run_type: DagRunType, params: dict[str, Any]) -
 
 
 def test_a_backfill_reads_its_interval() -> None:
-    """The interval of a backfill is a range of publication times; its end is exclusive."""
+    """The interval of a backfill is a range of publish times; its end is exclusive."""
     # As a task sees it: an SDK enum whose str() is not its value.
     assert published_range(DagRunType.BACKFILL, NO_PARAMS, NOON, NOON + HOUR) == (NOON_MS, NOON_MS + 3_600_000)
 

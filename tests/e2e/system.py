@@ -80,14 +80,14 @@ class System:
 
         Pending work alone is not enough: a scheduled precompute may clear it before everything is counted.
         """
-        ends = {shard: self.source.offsets(shard).high for shard in range(self.shards)}
+        ends = {shard: self.source.read_offsets(shard).high for shard in range(self.shards)}
         kafka, embed = self.settings.kafka, self.settings.embed
         snapshot = Collector(self.airflow, self.warehouse.database, kafka.topic, embed.generation, ends).take_snapshot()
         if snapshot.quiesced_at is None or snapshot.pending_users:
             return False
         if snapshot.has_active_run(INGEST, AGGREGATE, PRECOMPUTE):
             return False
-        return bool(snapshot.precomputes_since(snapshot.quiesced_at))
+        return bool(snapshot.find_precomputes_since(snapshot.quiesced_at))
 
     def trigger_and_wait(self, dag_id: str, conf: Mapping[str, Any]) -> str:
         """Trigger a run and wait for it to finish. Returns its final state."""

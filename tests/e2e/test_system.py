@@ -68,13 +68,13 @@ def test_events_reach_every_store(system: System, initial: StoreContents) -> Non
     assert len(initial.neo4j) == USERS * 4
     assert initial.neo4j.keys() < initial.mongo.keys()
     assert sum(row[4] for row in initial.engagement) == event_count
-    assert system.warehouse.stats.aggregate_difference() == 0
+    assert system.warehouse.stats.count_aggregate_differences() == 0
 
 
 def test_malformed_messages_are_counted_by_reason(system: System, initial: StoreContents) -> None:
     """Messages that are not valid events are counted by reason, and every message is accounted for."""
     assert initial
-    totals = system.warehouse.stats.totals(system.settings.kafka.topic)
+    totals = system.warehouse.stats.read_totals(system.settings.kafka.topic)
     assert totals.dead_letters == {"invalid_json": 1, "kind_missing": 1, "not_an_object": 1}
     assert totals.delivered == totals.valid + 3 == USERS * 5 + 3
 
@@ -106,9 +106,9 @@ def test_publishing_again_changes_nothing(system: System, initial: StoreContents
     system.wait_until_quiesced()
     assert system.read_stores() == initial
     assert fetch_lists(system) == lists
-    totals = system.warehouse.stats.totals(system.settings.kafka.topic)
+    totals = system.warehouse.stats.read_totals(system.settings.kafka.topic)
     assert totals.valid == 2 * USERS * 5
-    assert system.warehouse.stats.event_count() == USERS * 5
+    assert system.warehouse.stats.count_events() == USERS * 5
 
 
 def delete_documents(system: System) -> int:
@@ -120,7 +120,7 @@ def delete_documents(system: System) -> int:
 def test_a_manual_run_ingests_a_range_again(system: System, initial: StoreContents) -> None:
     """A run triggered with from and to, as in the UI, restores what a store lost and does not move any offset."""
     assert delete_documents(system) == len(initial.mongo)
-    offsets = [system.source.committed_offset(shard) for shard in range(system.shards)]
+    offsets = [system.source.read_committed_offset(shard) for shard in range(system.shards)]
     conf = {
         "from": (PUBLISHED - timedelta(minutes=1)).isoformat(),
         "to": (PUBLISHED + timedelta(minutes=1)).isoformat(),
@@ -128,20 +128,20 @@ def test_a_manual_run_ingests_a_range_again(system: System, initial: StoreConten
     states = {system.trigger_and_wait(f"ingest_shard_{shard:03d}", conf) for shard in range(system.shards)}
     assert states == {"success"}
     assert system.read_stores() == initial
-    assert [system.source.committed_offset(shard) for shard in range(system.shards)] == offsets
+    assert [system.source.read_committed_offset(shard) for shard in range(system.shards)] == offsets
 
 
 def test_a_backfill_ingests_its_hours_again(system: System, initial: StoreContents) -> None:
     """A backfill of the hour of publishing restores what a store lost and does not move any offset."""
     assert delete_documents(system) == len(initial.mongo)
-    offsets = [system.source.committed_offset(shard) for shard in range(system.shards)]
+    offsets = [system.source.read_committed_offset(shard) for shard in range(system.shards)]
     hour = PUBLISHED.replace(minute=0)
     for shard in range(system.shards):
         states = system.backfill(f"ingest_shard_{shard:03d}", hour, hour)
         assert states
         assert set(states) == {"success"}
     assert system.read_stores() == initial
-    assert [system.source.committed_offset(shard) for shard in range(system.shards)] == offsets
+    assert [system.source.read_committed_offset(shard) for shard in range(system.shards)] == offsets
 
 
 def test_a_backfill_restores_aggregates(system: System, initial: StoreContents) -> None:

@@ -129,7 +129,7 @@ def test_kafka_options_reach_a_secured_server() -> None:
     }
 
 
-@pytest.mark.parametrize("wrong", ["secret", "[1]", '{"a": {"b": 1}}', '"text"'])
+@pytest.mark.parametrize("wrong", ["secret", "[1]", '{"a": {"b": 1}}', '{"a": null}', '"text"'])
 def test_options_that_are_not_a_json_object_are_rejected_without_showing_them(wrong: str) -> None:
     """The error names the variable and its form, and does not repeat the value: it may hold a password."""
     settings = EnvironmentSettings({**NEEDED, "MILLRACE_KAFKA_OPTIONS": wrong})

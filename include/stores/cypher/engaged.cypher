@@ -1,5 +1,5 @@
-// One ENGAGED per event; of two contents of one event the higher (version, digest) wins (include/domain/precedence.py).
-// An older content is deleted first, because it may belong to another item. If the stored content is newer or the same,
+// One ENGAGED per event; of two revisions of one event the higher (version, digest) wins (include/domain/precedence.py).
+// An older revision is deleted first, because it may belong to another item. If the stored revision is newer or the same,
 // the row has no effect.
 // $rows: [event_id, user, item or null, kind, at, weight, version, digest], each event once.
 UNWIND $rows AS row

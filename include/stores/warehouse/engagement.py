@@ -17,7 +17,7 @@ class WarehouseEngagement:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def touched_hours(self) -> Sequence[Mark]:
+    def read_touched_hours(self) -> Sequence[Mark]:
         return [Mark(hour.isoformat(), seq) for hour, seq in self._database.query(SQL["touched_hours"])]
 
     def recount(self, hours: Sequence[str]) -> int:
@@ -35,7 +35,7 @@ class WarehouseEngagement:
         keys, seqs = [mark.key for mark in marks], [mark.seq for mark in marks]
         self._database.execute(SQL["clear_hours"], {"keys": keys, "seqs": seqs})
 
-    def popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
+    def rank_popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
         parameters = {
             "as_of": _to_datetime(as_of_ms),
             "half_life": half_life_days,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from include.domain.batch import BatchMode, BatchRef, StageCounts
-from include.domain.offsets import Offsets, next_batch
+from include.domain.batch import BatchMode, BatchRef, StageCounts, next_batch
+from include.domain.offsets import Offsets
 from include.stores.postgres import Database
 from include.stores.warehouse.schema import SQL
 
@@ -46,7 +46,7 @@ class WarehouseLedger:
             transaction.execute(SQL["commit"], _parameters(ref))
             transaction.execute(SQL["release_changed_users"], {"batch": ref.batch_id})
 
-    def position(self, topic: str, shard: int) -> int | None:
+    def read_position(self, topic: str, shard: int) -> int | None:
         position: int | None = self._database.query(SQL["position"], {"topic": topic, "shard": shard})[0][0]
         return position
 

@@ -7,7 +7,7 @@ CREATE TEMP TABLE incoming (
 ) ON COMMIT DROP
 
 -- name: upsert_events
--- Store new and newer contents (the higher (version, digest) wins: include/domain/precedence.py), and mark the hours
+-- Store new and newer revisions (the higher (version, digest) wins: include/domain/precedence.py), and mark the hours
 -- and users that they change: both hours of a corrected event.
 WITH stored AS (
     INSERT INTO events AS existing (user_id, message_id, event_id, kind, occurred_at, hour, text, text_hash,

@@ -3,7 +3,7 @@ CREATE SCHEMA IF NOT EXISTS pipeline;
 CREATE SEQUENCE IF NOT EXISTS pipeline.marks;
 CREATE TABLE IF NOT EXISTS pipeline.schema_version (version integer NOT NULL);
 
--- Every valid event, each identity once. first_batch never changes: duplicates are counted with it.
+-- Every valid event, one row per event. first_batch never changes: duplicates are counted with it.
 CREATE TABLE IF NOT EXISTS events (
     user_id     text COLLATE "C" NOT NULL,
     message_id  text COLLATE "C" NOT NULL,

@@ -49,31 +49,31 @@ class WarehouseStats:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def totals(self, topic: str) -> LedgerTotals:
+    def read_totals(self, topic: str) -> LedgerTotals:
         where = {"topic": topic}
         delivered, valid, batches = self._database.query(SQL["totals"], where)[0]
         dead_letters = {reason: int(n) for reason, n in self._database.query(SQL["dead_letter_totals"], where)}
         return LedgerTotals(int(delivered), int(valid), int(batches), dead_letters)
 
-    def warnings(self, topic: str) -> Sequence[BatchWarnings]:
+    def read_warnings(self, topic: str) -> Sequence[BatchWarnings]:
         return [BatchWarnings(*row) for row in self._database.query(SQL["warnings"], {"topic": topic})]
 
-    def positions(self, topic: str) -> Mapping[int, int]:
+    def read_positions(self, topic: str) -> Mapping[int, int]:
         """The end of the last committed live batch of each shard that has one."""
         return dict(self._database.query(SQL["positions"], {"topic": topic}))
 
-    def last_batches(self, topic: str) -> Sequence[LastBatch]:
+    def read_last_batches(self, topic: str) -> Sequence[LastBatch]:
         return [LastBatch(*row) for row in self._database.query(SQL["last_batches"], {"topic": topic})]
 
-    def pending(self) -> tuple[int, int]:
+    def count_pending(self) -> tuple[int, int]:
         """Returns the number of touched hours and of changed users that are still to be processed."""
         hours, users = self._database.query(SQL["pending"])[0]
         return int(hours), int(users)
 
-    def event_count(self) -> int:
+    def count_events(self) -> int:
         """Returns the number of distinct events stored."""
         return int(self._database.query(SQL["event_count"])[0][0])
 
-    def aggregate_difference(self) -> int:
+    def count_aggregate_differences(self) -> int:
         """Returns the number of rows in engagement_hourly that differ from a recount of every event."""
         return int(self._database.query(SQL["aggregate_difference"])[0][0])

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from include.domain.centre import should_retake_centre
+from include.domain.centre import should_recompute_centre
 from include.domain.generation import Generation
 from include.domain.mark import Mark
 from include.stores.postgres import Database, Transaction
@@ -23,18 +23,18 @@ class WarehouseUserActivity:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def newest_event_ms(self) -> int | None:
+    def find_newest_event_ms(self) -> int | None:
         newest: datetime | None = self._database.query(SQL["newest_event"])[0][0]
         return None if newest is None else round(newest.timestamp() * 1000)
 
-    def changed_users(self) -> Sequence[Mark]:
+    def read_changed_users(self) -> Sequence[Mark]:
         return [Mark(user, seq) for user, seq in self._database.query(SQL["changed_users"])]
 
     def clear_changed_users(self, marks: Sequence[Mark]) -> None:
         keys, seqs = [mark.key for mark in marks], [mark.seq for mark in marks]
         self._database.execute(SQL["clear_changed_users"], {"keys": keys, "seqs": seqs})
 
-    def active_users(self, since_ms: int | None) -> Sequence[str]:
+    def find_active_users(self, since_ms: int | None) -> Sequence[str]:
         since = datetime.min.replace(tzinfo=UTC) if since_ms is None else datetime.fromtimestamp(since_ms / 1000, UTC)
         return [user for (user,) in self._database.query(SQL["active_users"], {"since": since})]
 
@@ -45,7 +45,7 @@ class WarehouseUserActivity:
         arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
         return pa.table(arrays, names=["user_id", "text_hash", "events"])
 
-    def item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
+    def read_item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
         return dict(self._database.query(SQL["item_texts"], {"items": list(items)}))
 
     def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
@@ -54,7 +54,7 @@ class WarehouseUserActivity:
             where = {"generation": generation.name}
             stored = transaction.query(SQL["centre"], where)
             texts: int = transaction.query(SQL["count_texts"], where)[0][0]
-            if should_retake_centre(texts, stored[0][0] if stored else None):
+            if should_recompute_centre(texts, stored[0][0] if stored else None):
                 return _store_new_centre(transaction, generation, texts)
             return np.frombuffer(stored[0][1], dtype="<f4") if stored else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.domain.centre import MIN_TEXTS, should_retake_centre
+from include.domain.centre import MIN_TEXTS, should_recompute_centre
 
 
 def simulate(steps: list[int]) -> list[tuple[int, int | None]]:
@@ -14,7 +14,7 @@ def simulate(steps: list[int]) -> list[tuple[int, int | None]]:
     texts, last = 0, None
     for more in steps:
         texts += more
-        if should_retake_centre(texts, last):
+        if should_recompute_centre(texts, last):
             last = texts
         history.append((texts, last))
     return history
@@ -22,11 +22,11 @@ def simulate(steps: list[int]) -> list[tuple[int, int | None]]:
 
 def test_the_thresholds_are_exact() -> None:
     """The centre is first computed at exactly MIN_TEXTS texts, and again at exactly twice the last number."""
-    assert not should_retake_centre(MIN_TEXTS - 1, None)
-    assert should_retake_centre(MIN_TEXTS, None)
-    assert not should_retake_centre(2 * MIN_TEXTS - 1, MIN_TEXTS)
-    assert should_retake_centre(2 * MIN_TEXTS, MIN_TEXTS)
-    assert not should_retake_centre(0, None)
+    assert not should_recompute_centre(MIN_TEXTS - 1, None)
+    assert should_recompute_centre(MIN_TEXTS, None)
+    assert not should_recompute_centre(2 * MIN_TEXTS - 1, MIN_TEXTS)
+    assert should_recompute_centre(2 * MIN_TEXTS, MIN_TEXTS)
+    assert not should_recompute_centre(0, None)
 
 
 @given(st.lists(st.integers(0, 1_000), max_size=60))
@@ -42,6 +42,6 @@ def test_the_centre_is_rarely_recomputed() -> None:
     recomputed, texts, last = 0, 0, None
     while texts < 1_000_000:
         texts += 1
-        if should_retake_centre(texts, last):
+        if should_recompute_centre(texts, last):
             recomputed, last = recomputed + 1, texts
     assert recomputed == 14

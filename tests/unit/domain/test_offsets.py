@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.domain.batch import BatchMode, BatchRef
-from include.domain.offsets import Offsets, next_batch
+from include.domain.batch import BatchMode, BatchRef, next_batch
+from include.domain.offsets import Offsets
 from include.errors import OffsetsGoneError
 
 #: The number of messages that arrive before each claim.

@@ -145,7 +145,7 @@ def test_runs_drain_the_shard_in_batches(pipeline: Pipeline) -> None:
     pipeline.publish(*(payload(str(number)) for number in range(5)))
     while pipeline.run(limit=2):
         pass
-    assert pipeline.source.committed_offset(0) == pipeline.ledger.position("events", 0) == 5
+    assert pipeline.source.read_committed_offset(0) == pipeline.ledger.read_position("events", 0) == 5
     assert len(pipeline.tables.events) == 5
 
 
@@ -158,12 +158,12 @@ def test_nothing_moves_before_commit(pipeline: Pipeline) -> None:
         pipeline.embed(ref)
         pipeline.upsert(ref)
     pipeline.publish(payload("3"))
-    assert pipeline.source.committed_offset(0) is None
+    assert pipeline.source.read_committed_offset(0) is None
     assert pipeline.claim(10) == ref
     assert counts.valid == len(pipeline.tables.events) == 2
     for _ in range(2):
         pipeline.commit(ref)
-    assert pipeline.source.committed_offset(0) == 2
+    assert pipeline.source.read_committed_offset(0) == 2
 
 
 def test_a_crash_between_two_stores_loses_nothing(pipeline: Pipeline) -> None:
@@ -179,7 +179,7 @@ def test_a_crash_between_two_stores_loses_nothing(pipeline: Pipeline) -> None:
 
 
 def test_an_older_version_that_arrives_late_is_dropped(pipeline: Pipeline) -> None:
-    """A valid event whose stored content is newer is dropped before any sink sees it."""
+    """A valid event whose stored revision is newer is dropped before any sink sees it."""
     pipeline.publish(payload("1", version=2, text=None, item_id="i"))
     pipeline.run()
     pipeline.publish(payload("1", version=1))
@@ -189,7 +189,7 @@ def test_an_older_version_that_arrives_late_is_dropped(pipeline: Pipeline) -> No
 
 
 def test_a_newer_version_is_marked_as_a_replacement(pipeline: Pipeline) -> None:
-    """Sinks learn that an older content may have to be deleted, even if the warehouse already has the new one."""
+    """Sinks learn that an older revision may have to be deleted, even if the warehouse already has the new one."""
     pipeline.publish(payload("1"))
     pipeline.run()
     pipeline.publish(payload("1", version=1, text=None, item_id="i"))
@@ -245,14 +245,14 @@ def test_ingesting_a_range_again_moves_no_offset(pipeline: Pipeline) -> None:
     pipeline.embed(ref)
     pipeline.upsert(ref)
     pipeline.commit(ref)
-    assert pipeline.source.committed_offset(0) == pipeline.ledger.position("events", 0) == 2
+    assert pipeline.source.read_committed_offset(0) == pipeline.ledger.read_position("events", 0) == 2
     assert pipeline.tables.events.keys() == {("u", "1"), ("u", "2")}
     assert pipeline.claim_range(21, 99) is None
 
 
 def test_a_range_that_is_too_long_is_rejected(pipeline: Pipeline) -> None:
     """The error states the largest range that one run can ingest."""
-    pipeline.source.offset_at = lambda shard, published_at: published_at  # type: ignore[method-assign]
+    pipeline.source.find_offset = lambda shard, published_at: published_at  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError, match=str(RANGE_LIMIT)):
         pipeline.claim_range(0, RANGE_LIMIT + 1)
 

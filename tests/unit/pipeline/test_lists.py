@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.domain.batch import BatchRef, StagedBatch, events_table
-from include.domain.ranking import Engagements, Ranked
+from include.domain.ranking import Engagements, RankedItems
 from include.domain.recommendation_list import MAX_ITEMS, RecommendationList
 from include.pipeline.lists import ListBuilder, list_ttl_s
 from include.stores.memory_warehouse import MemoryTables, MemoryUserActivity, MemoryWarehouseSink
@@ -43,10 +43,10 @@ def build_engagements(own_items: dict[str, Sequence[str]], other_items: Sequence
     )
 
 
-def build_ranked(engagements: Engagements, *rows: tuple[str, float, int]) -> Ranked:
-    """Ranked items from rows of (item, score, people), best first."""
+def build_ranked(engagements: Engagements, *rows: tuple[str, float, int]) -> RankedItems:
+    """RankedItems items from rows of (item, score, people), best first."""
     items = [engagements.items.index(item) for item, _, _ in rows]
-    return Ranked(
+    return RankedItems(
         np.asarray(items, dtype=np.int64), np.asarray([row[1] for row in rows]), np.asarray([row[2] for row in rows])
     )
 

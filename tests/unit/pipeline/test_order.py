@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Replay:
-    """A range of publication times, ingested again."""
+    """A range of publish times, ingested again."""
 
     start: int
     end: int
@@ -100,8 +100,8 @@ class Pipeline:
 
     def drain(self) -> None:
         """Run until nothing is left, then aggregate."""
-        high = self.source.offsets(0).high
-        while self.ledger.position("events", 0) != high:
+        high = self.source.read_offsets(0).high
+        while self.ledger.read_position("events", 0) != high:
             self.perform(Run())
         aggregate_touched(memory.MemoryEngagement(self.tables))
 
@@ -200,7 +200,7 @@ _INTERRUPTED = [
 @example(_INTERRUPTED, [Run(), Run(reached=frozenset({"warehouse"})), Run(), Run(reached=frozenset({"warehouse"}))])
 @given(MESSAGES, st.lists(STEPS, max_size=10))
 def test_every_store_has_the_newest_contents(messages: list[bytes], steps: list[Step]) -> None:
-    """Each store has the winning content of each identity, or nothing if that content lacks the required field."""
+    """Each store has the winning revision of each identity, or nothing if that content lacks the required field."""
     pipeline = run_history(messages, steps)
     winners = newest(_valid(messages))
     for sink, needs in ((pipeline.mongo, None), (pipeline.milvus, "text"), (pipeline.neo4j, "item_id")):

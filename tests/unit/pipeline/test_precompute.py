@@ -80,7 +80,7 @@ class Pipeline:
         packed = self.lists.get(list_key(self.embedder.generation.name, user))
         return None if packed is None else unpack(packed)
 
-    def popular(self) -> Sequence[str]:
+    def rank_popular(self) -> Sequence[str]:
         packed = self.lists.get(popular_key(self.embedder.generation.name))
         assert packed is not None
         return [item.item_id for item in unpack(packed).items]
@@ -146,7 +146,7 @@ def test_popularity_has_a_half_life(pipeline: Pipeline) -> None:
     """Two old purchases count less than a recent one."""
     pipeline.store(purchase("a", "old", "x", 90), purchase("b", "old", "x", 90.1), purchase("c", "new", "y", 1))
     pipeline.run()
-    assert pipeline.popular() == ["new", "old"]
+    assert pipeline.rank_popular() == ["new", "old"]
 
 
 def test_only_lists_of_changed_users_are_rebuilt(pipeline: Pipeline) -> None:
@@ -157,7 +157,7 @@ def test_only_lists_of_changed_users_are_rebuilt(pipeline: Pipeline) -> None:
     assert pipeline.run() == 0
     pipeline.store(purchase("tea user 0", "tea9", "green tea cup"))
     assert pipeline.run() == 1
-    assert pipeline.ports.activity.changed_users() == []
+    assert pipeline.ports.activity.read_changed_users() == []
 
 
 def test_a_list_is_rebuilt_before_it_expires(pipeline: Pipeline) -> None:
@@ -196,7 +196,7 @@ def test_a_failed_run_keeps_its_marks(pipeline: Pipeline) -> None:
     for _ in range(2):
         precompute.build_profiles(ref, 0, pipeline.ports)
         precompute.recommend(ref, 0, pipeline.ports)
-    assert len({mark.key for mark in pipeline.ports.activity.changed_users()}) == 6
+    assert len({mark.key for mark in pipeline.ports.activity.read_changed_users()}) == 6
     assert pipeline.run() == 6
 
 
@@ -208,13 +208,13 @@ def test_a_change_during_a_run_is_not_lost(pipeline: Pipeline) -> None:
     precompute.build_profiles(ref, 0, pipeline.ports)
     precompute.recommend(ref, 0, pipeline.ports)
     precompute.publish(ref, pipeline.settings, pipeline.ports)
-    assert [mark.key for mark in pipeline.ports.activity.changed_users()] == ["a"]
+    assert [mark.key for mark in pipeline.ports.activity.read_changed_users()] == ["a"]
 
 
 def test_nothing_stored_publishes_an_empty_popular_list(pipeline: Pipeline) -> None:
     """Before the first event the precompute succeeds, and publishes an empty popular list for the reader."""
     assert pipeline.run() == 0
-    assert pipeline.popular() == []
+    assert pipeline.rank_popular() == []
 
 
 def test_ttls_are_between_five_and_fifteen_minutes() -> None:

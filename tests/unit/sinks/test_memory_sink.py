@@ -25,7 +25,7 @@ BATCHES = st.lists(st.lists(CONTENTS, min_size=1, max_size=4), max_size=6)
 
 
 def _stage(batch: list[Event], stored: dict[str, Event]) -> list[Event]:
-    """The events that staging passes on: each identity once, and none that a newer stored content supersedes."""
+    """The events that staging passes on: one row per event, and none that a newer stored revision supersedes."""
     return [
         event
         for event in newest(batch).values()
@@ -37,7 +37,7 @@ def _stage(batch: list[Event], stored: dict[str, Event]) -> list[Event]:
 @settings(deadline=None)  # a busy machine is not a failure
 @given(batches=BATCHES, repeat=st.booleans())
 def test_order_and_batching_do_not_matter(needs: str | None, batches: list[list[Event]], repeat: bool) -> None:
-    """In any order and batches, repeated or not, the newest content of each identity is stored in the end."""
+    """In any order and batches, repeated or not, the newest revision of each identity is stored in the end."""
     sink = MemorySink("any", needs)
     stored: dict[str, Event] = {}
     for batch in batches:

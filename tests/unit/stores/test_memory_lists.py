@@ -41,7 +41,7 @@ def test_an_older_list_does_not_extend_the_ttl() -> None:
     lists = MemoryLists(clock)
     lists.publish("g", {"u": packed(5)}, {"u": 60})
     lists.publish("g", {"u": packed(4)}, {"u": 900})
-    assert lists.expiring("g", ["u"], 60) == ["u"]
+    assert lists.find_expiring("g", ["u"], 60) == ["u"]
 
 
 def test_generations_are_separate() -> None:
@@ -51,7 +51,7 @@ def test_generations_are_separate() -> None:
     lists.publish_popular("g", packed(1), 60)
     assert lists.get(list_key("h", "u")) is None
     assert lists.get(popular_key("h")) is None
-    assert lists.expiring("h", ["u"], 1) == ["u"]
+    assert lists.find_expiring("h", ["u"], 1) == ["u"]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=10))
