@@ -95,7 +95,7 @@ class AirflowClient:
         """Returns the number of tasks that have succeeded so far."""
         return self._query_tasks({"state": ["success"], "page_limit": 1})[1]
 
-    def last_success_time(self, dag_id: str) -> datetime | None:
+    def find_last_success_time(self, dag_id: str) -> datetime | None:
         """Returns when a task of this DAG last succeeded, or None if none has."""
         body = {"dag_ids": [dag_id], "state": ["success"], "order_by": "-end_date", "page_limit": 1}
         tasks = self._query_tasks(body)[0]

@@ -18,7 +18,7 @@ def count_stored(settings: Settings, users: Iterable[Sequence[str]]) -> tuple[Co
     """
     stores = bootstrap.count_sinks(settings)
     with closing(bootstrap.open_warehouse(settings)) as warehouse, closing(bootstrap.open_lists(settings)) as lists:
-        totals, unique = warehouse.stats.totals(settings.kafka.topic), stores["warehouse"]
+        totals, unique = warehouse.stats.read_totals(settings.kafka.topic), stores["warehouse"]
         counts = Counts(
             delivered=totals.delivered,
             unique_valid=unique,
@@ -27,8 +27,8 @@ def count_stored(settings: Settings, users: Iterable[Sequence[str]]) -> tuple[Co
             stores=stores,
             lists=_count_lists(lists, settings.embed.generation.name, users),
         )
-        return counts, warehouse.stats.aggregate_difference()
+        return counts, warehouse.stats.count_aggregate_differences()
 
 
 def _count_lists(lists: Lists, generation: str, users: Iterable[Sequence[str]]) -> int:
-    return sum(len(chunk) - len(lists.expiring(generation, chunk, 0)) for chunk in users)
+    return sum(len(chunk) - len(lists.find_expiring(generation, chunk, 0)) for chunk in users)

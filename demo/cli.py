@@ -146,7 +146,7 @@ def _raise_interrupt(_signum: int, _frame: FrameType | None) -> None:
 def build_parser() -> argparse.ArgumentParser:
     shop = Shop()
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--events", metavar="FILE", help="events as .jsonl or .jsonl.gz, instead of the made-up shop")
+    parser.add_argument("--events", metavar="FILE", help="events as .jsonl or .jsonl.gz, instead of the simulated shop")
     parser.add_argument("--seed", type=int, default=shop.seed, help="random seed of the shop (default: %(default)s)")
     parser.add_argument("--users", type=int, default=shop.users, help="users of the shop (default: %(default)s)")
     parser.add_argument("--count", type=int, default=shop.events, help="lines of the shop (default: %(default)s)")

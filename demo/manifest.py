@@ -19,12 +19,12 @@ RECOUNT_FILE = "recount.sqlite"
 
 class State(StrEnum):
     """STARTING: nothing published yet, so everything may be discarded. PUBLISHING and WAITING: can be resumed.
-    OVER: finished, whether or not the counts matched."""
+    FINISHED: finished, whether or not the counts matched."""
 
     STARTING = "starting"
     PUBLISHING = "publishing"
     WAITING = "waiting"
-    OVER = "over"
+    FINISHED = "over"
 
 
 class StageTimes(msgspec.Struct, frozen=True):

@@ -96,17 +96,17 @@ class InputEvents:
         counts = Counts(delivered, unique, valid - unique, dead_letters, stores, users)
         return InputSummary(reader.fingerprint.hexdigest(), counts, tuple(reader.lines_per_shard))
 
-    def users(self) -> Iterator[Sequence[str]]:
-        """Every user with a valid event, in chunks."""
+    def read_users(self) -> Iterator[Sequence[str]]:
+        """Yield every user with a valid event, in chunks."""
         rows = self._connection.execute("SELECT DISTINCT user_id FROM events ORDER BY user_id")
         for chunk in batched(rows, _CHUNK_SIZE):
             yield [user for (user,) in chunk]
 
-    def example_users(self, limit: int) -> list[str]:
+    def choose_example_users(self, limit: int) -> list[str]:
         """Returns users that make good examples, the same ones every time."""
         return [user for (user,) in self._connection.execute(_EXAMPLE_USERS, (limit,))]
 
-    def history(self, user_id: str, limit: int) -> list[str]:
+    def read_history(self, user_id: str, limit: int) -> list[str]:
         """Returns the titles that this user engaged with most recently, newest first."""
         return [title for (title,) in self._connection.execute(_HISTORY, (user_id, limit))]
 
@@ -155,7 +155,7 @@ class _InputReader:
             except InvalidEventError as error:
                 self.reasons[error.reason] += 1
                 continue
-            reason = value_reason(event, self._published_at)
+            reason = find_broken_rule(event, self._published_at)
             if reason is not None:
                 self.reasons[reason] += 1
                 continue
@@ -169,7 +169,7 @@ def _to_row(event: Event) -> _Row:
     return event.user_id, event.message_id, version, digest, event.occurred_at, title, *flags
 
 
-def value_reason(event: Event, published_at: int) -> Reason | None:
+def find_broken_rule(event: Event, published_at: int) -> Reason | None:
     """Returns the first value rule that ``event`` breaks.
 
     These rules are a deliberate second implementation of those in include/validation, so that the two check each other.

@@ -29,7 +29,7 @@ from include import bootstrap
 from include.errors import ConfigurationError, MillraceError, PermanentError, TransientError
 from include.ports import Source
 from include.settings import EnvironmentSettings, Settings
-from stack.checks import DISK_NEEDED, disk_problems
+from stack.checks import DISK_NEEDED, check_disk, format_list
 from stack.config import PROJECT, LocalConfig
 from stack.jars import fetch, read_lock
 from stack.stack import Stack
@@ -52,7 +52,7 @@ class MismatchError(PermanentError):
 
 @dataclass(frozen=True)
 class Options:
-    """``file`` is None for the made-up shop. ``started_at`` is when the command was run, in seconds since 1970;
+    """``file`` is None for the simulated shop. ``started_at`` is when the command was run, in seconds since 1970;
     ``installation_s`` is the duration of the installation just before it."""
 
     config: LocalConfig
@@ -125,9 +125,9 @@ class Demo:
         return source, summary
 
     def _check_disk(self) -> None:
-        problems = disk_problems(self._home, DISK_NEEDED)
+        problems = check_disk(self._home, DISK_NEEDED)
         if problems:
-            raise ConfigurationError("the demo cannot run here:\n" + "\n".join(f"  - {one}" for one in problems))
+            raise ConfigurationError(f"the demo cannot run here:\n{format_list(problems)}")
 
     # --- the servers
 
@@ -186,19 +186,19 @@ class Demo:
         actual, wrong_aggregates = self._count_stored(settings)
         report = build_report(actual, manifest, time.time())
         write_report(self._options.report, report)
-        self._save(manifest.update(state=State.OVER))
+        self._save(manifest.update(state=State.FINISHED))
         print_counts(self._console, actual, summary.expected, wrong_aggregates)
         print_seconds(self._console, report)
         mismatches = describe_mismatches(actual, summary.expected, wrong_aggregates)
         if mismatches:
-            raise MismatchError("the counts do not match:\n" + "\n".join(f"  - {one}" for one in mismatches))
+            raise MismatchError(f"the counts do not match:\n{format_list(mismatches)}")
         self._print_example_users()
         return report
 
     def _count_stored(self, settings: Settings) -> tuple[Counts, int]:
         """A server that has just been restarted may not answer at first; that is not a mismatch."""
         return retry_until(
-            lambda: count_stored(settings, self._input_events.users()),
+            lambda: count_stored(settings, self._input_events.read_users()),
             _COUNT_TIMEOUT_S,
             on_error=lambda error: self._screen.progress(f"counting again: {error}"),
         )
@@ -208,8 +208,8 @@ class Demo:
         with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
             users = choose_users(
                 client,
-                self._input_events.example_users(_EXAMPLE_CANDIDATES),
-                lambda user: self._input_events.history(user, _HISTORY_LENGTH),
+                self._input_events.choose_example_users(_EXAMPLE_CANDIDATES),
+                lambda user: self._input_events.read_history(user, _HISTORY_LENGTH),
                 _EXAMPLE_USERS,
             )
         print_users(self._console, users)
@@ -232,7 +232,7 @@ def _wait_for_stable_ends(topic: Source, shards: Sequence[int]) -> list[int]:
 
 def _read_ends(topic: Source, shards: Sequence[int]) -> list[int]:
     """Returns the number of messages per shard. New partitions have no leader for a moment, so this retries."""
-    return retry_until(lambda: [topic.offsets(shard).high for shard in shards], _LEADER_TIMEOUT_S)
+    return retry_until(lambda: [topic.read_offsets(shard).high for shard in shards], _LEADER_TIMEOUT_S)
 
 
 def retry_until[T](

@@ -1,4 +1,4 @@
-"""A small made-up shop: users with preferences, matching items, and the events between them.
+"""A small simulated shop: users with preferences, matching items, and the events between them.
 
 The same seed, sizes and time give the same lines, byte for byte. The counts do not depend on the time: 3 % of the
 lines are duplicates (a third of those are corrections with a higher version) and 1 % are malformed, in equal shares

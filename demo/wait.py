@@ -53,12 +53,12 @@ class Collector:
     def take_snapshot(self) -> Snapshot:
         """Raises ``TransientError`` if Airflow or the warehouse does not answer."""
         # Read the ledger first, so that everything else is at least as recent.
-        positions = dict(self._stats.positions(self._topic))
-        hours, users = self._stats.pending()
+        positions = dict(self._stats.read_positions(self._topic))
+        hours, users = self._stats.count_pending()
         snapshot = Snapshot(
             end_offsets=self._end_offsets,
             positions=positions,
-            batches=self._stats.totals(self._topic).batches,
+            batches=self._stats.read_totals(self._topic).batches,
             pending_hours=hours,
             pending_users=users,
             embedded_texts=self._count_embedded_texts(),
@@ -73,8 +73,8 @@ class Collector:
         return int(self._database.query(SQL["count_texts"], {"generation": self._generation.name})[0][0])
 
     def _find_quiesced_time(self) -> datetime | None:
-        commits = [batch.committed_at for batch in self._stats.last_batches(self._topic) if batch.committed_at]
-        aggregated = self._airflow.last_success_time(AGGREGATE)
+        commits = [batch.committed_at for batch in self._stats.read_last_batches(self._topic) if batch.committed_at]
+        aggregated = self._airflow.find_last_success_time(AGGREGATE)
         return max([*commits, aggregated]) if commits and aggregated else None
 
 

@@ -58,7 +58,7 @@ class Snapshot:
         """Whether a run of one of these DAGs is queued or running."""
         return any(run.state in ("queued", "running") and run.dag_id.startswith(dag_prefixes) for run in self.runs)
 
-    def precomputes_since(self, moment: datetime) -> list[DagRun]:
+    def find_precomputes_since(self, moment: datetime) -> list[DagRun]:
         """Returns successful precomputes that started at or after ``moment``, and so have seen all data until then."""
         return [
             run
@@ -141,7 +141,7 @@ class Watch:
         if self._quiesced_at is None:
             return None
         oldest = min(now, self._started_at) - MAX_PRECOMPUTE_AGE
-        ends = [run.end for run in snapshot.precomputes_since(self._quiesced_at) if run.end and run.end >= oldest]
+        ends = [run.end for run in snapshot.find_precomputes_since(self._quiesced_at) if run.end and run.end >= oldest]
         return min(ends, default=None)
 
     def _choose_dag_to_trigger(self, now: datetime, snapshot: Snapshot) -> str | None:

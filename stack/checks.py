@@ -27,10 +27,10 @@ def check_machine(config: LocalConfig, servers: list[Server]) -> None:
         return
     share = len(servers) / len(SERVERS)
     problems = [
-        *python_problems(),
-        *port_problems(config, servers),
-        *disk_problems(config.home, int(DISK_NEEDED * max(share, 0.5))),
-        *memory_problems(int(MEMORY_NEEDED * share)),
+        *check_python(),
+        *check_ports(config, servers),
+        *check_disk(config.home, int(DISK_NEEDED * max(share, 0.5))),
+        *check_memory(int(MEMORY_NEEDED * share)),
     ]
     if problems:
         raise ConfigurationError(f"the local servers cannot start here:\n{format_list(problems)}")
@@ -41,14 +41,14 @@ def format_list(problems: Iterable[str]) -> str:
     return "\n".join(f"  - {problem}" for problem in problems)
 
 
-def python_problems() -> list[str]:
+def check_python() -> list[str]:
     """Whether this is Python 3.12."""
     if platform.python_version_tuple()[:2] == ("3", "12"):
         return []
     return [f"this is Python {platform.python_version()}, but the project needs 3.12: see .python-version"]
 
 
-def port_problems(config: LocalConfig, servers: Iterable[Server]) -> list[str]:
+def check_ports(config: LocalConfig, servers: Iterable[Server]) -> list[str]:
     """The ports of these servers that another process uses."""
     taken = [(server, name) for server in servers for name in server.ports if not is_free(config.ports[name])]
     owners = _find_listeners() if taken else {}
@@ -76,7 +76,7 @@ def _find_listeners() -> dict[int, str]:
     return listeners
 
 
-def disk_problems(folder: Path, needed: int) -> list[str]:
+def check_disk(folder: Path, needed: int) -> list[str]:
     """Whether the disk of this folder, which need not exist yet, has enough free space."""
     existing = nearest_existing_folder(folder)
     free = shutil.disk_usage(existing).free
@@ -91,7 +91,7 @@ def nearest_existing_folder(folder: Path) -> Path:
     return next(part for part in (folder, *folder.parents) if part.exists())
 
 
-def memory_problems(needed: int) -> list[str]:
+def check_memory(needed: int) -> list[str]:
     """Whether enough memory is available."""
     import psutil
 

@@ -33,9 +33,9 @@ def read_shard_statuses(settings: Settings) -> list[ShardStatus]:
     """One row per shard. Raises ``TransientError`` when Kafka or the warehouse does not respond."""
     with closing(bootstrap.open_source(settings)) as topic, closing(bootstrap.open_warehouse(settings)) as warehouse:
         # The ledger first: the topic can only have grown by the time it is read, so no lag is negative.
-        positions = warehouse.stats.positions(settings.kafka.topic)
-        last = {batch.shard: batch for batch in warehouse.stats.last_batches(settings.kafka.topic)}
-        ends = {shard: topic.offsets(shard) for shard in range(settings.pipeline.shards)}
+        positions = warehouse.stats.read_positions(settings.kafka.topic)
+        last = {batch.shard: batch for batch in warehouse.stats.read_last_batches(settings.kafka.topic)}
+        ends = {shard: topic.read_offsets(shard) for shard in range(settings.pipeline.shards)}
     return build_statuses(ends, positions, last)
 
 

@@ -60,14 +60,14 @@ def test_tasks_are_listed_and_counted() -> None:
     assert airflow.list_current_tasks() == [FAILED]
     assert airflow.count_successful_tasks() == 7
     assert json.loads(server.requests[-1].content)["state"] == ["success"]
-    assert airflow.last_success_time("aggregate_engagement") == FAILED.end
+    assert airflow.find_last_success_time("aggregate_engagement") == FAILED.end
     assert server.logins == 1
 
 
 def test_no_success_yet() -> None:
     """A DAG without a successful task has no last success time."""
     server = Server(taskInstances={"task_instances": [], "total_entries": 0})
-    assert connect(server).last_success_time("d") is None
+    assert connect(server).find_last_success_time("d") is None
 
 
 def test_the_end_of_a_log_is_read() -> None:

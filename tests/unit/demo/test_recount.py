@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demo.recount import InputSummary, open_input_events, value_reason
+from demo.recount import InputSummary, find_broken_rule, open_input_events
 from demo.shop import Shop
 from demo.source import FileLines, ShopLines
 from include.bootstrap import SINKS
@@ -126,7 +126,7 @@ def test_an_input_without_valid_events_is_rejected(tmp_path: Path, lines: tuple[
 )
 def test_value_rules(changes: dict[str, str], reason: Reason | None) -> None:
     """Limits are inclusive, and the first broken rule is the reason."""
-    assert value_reason(decode(encode(**changes)), NOW_MS) == reason
+    assert find_broken_rule(decode(encode(**changes)), NOW_MS) == reason
 
 
 def test_lines_are_counted_by_shard(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_example_users_are_chosen_for_their_history(tmp_path: Path) -> None:
     ]
     with open_input_events(tmp_path / "recount.sqlite") as events:
         events.load(InMemoryLines(tuple(lines)), 4, NOW_MS, lambda _: None)
-        assert events.example_users(3) == ["some", "once", "odd/one"]
-        assert events.history("some", 2) == ["thing 7", "thing 6"]
-        assert [list(chunk) for chunk in events.users()] == [["odd/one", "once", "some"]]
+        assert events.choose_example_users(3) == ["some", "once", "odd/one"]
+        assert events.read_history("some", 2) == ["thing 7", "thing 6"]
+        assert [list(chunk) for chunk in events.read_users()] == [["odd/one", "once", "some"]]
 
 
 def test_the_file_is_deleted(tmp_path: Path) -> None:

@@ -61,6 +61,6 @@ def test_running_tasks_are_listed_by_name() -> None:
     assert line == "running: ingest.embed × 2, ingest.upsert_mongo; up for retry: ingest.commit"
 
 
-def test_nothing_is_running() -> None:
+def test_no_tasks_are_listed_between_runs() -> None:
     """Between two runs nothing is listed."""
     assert format_activity(replace(SNAPSHOT, runs=())) == ""

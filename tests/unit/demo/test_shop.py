@@ -1,4 +1,4 @@
-"""The demo's made-up shop."""
+"""The demo's simulated shop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo.malformed import MALFORMED
-from demo.recount import value_reason
+from demo.recount import find_broken_rule
 from demo.shop import Shop
 from include.domain.event import Event, InvalidEventError, decode
 
@@ -27,7 +27,7 @@ def decode_valid(lines: list[bytes], now_ms: int = NOW_MS) -> list[Event]:
             event = decode(line)
         except InvalidEventError:
             continue
-        if value_reason(event, now_ms) is None:
+        if find_broken_rule(event, now_ms) is None:
             events.append(event)
     return events
 
@@ -111,7 +111,7 @@ def test_ten_kinds_of_malformed_lines_in_equal_shares(lines: list[bytes]) -> Non
         except InvalidEventError as error:
             reasons[error.reason] += 1
         else:
-            reason = value_reason(event, NOW_MS)
+            reason = find_broken_rule(event, NOW_MS)
             reasons[reason or ""] += reason is not None
     assert len(MALFORMED) == 10
     assert +reasons == dict.fromkeys(MALFORMED, 20)

@@ -52,7 +52,7 @@ def test_folder_instead_of_a_file(tmp_path: Path) -> None:
         list(FileLines(tmp_path).lines())
 
 
-def test_not_gzip(tmp_path: Path) -> None:
+def test_a_gz_file_that_is_not_gzip_is_rejected(tmp_path: Path) -> None:
     """A plain file called .gz is rejected, and the error says what to do."""
     with pytest.raises(ConfigurationError, match="is not a gzip file"):
         list(write_lines(tmp_path / "events.jsonl.gz", b'{"a":1}\n').lines())
