@@ -20,7 +20,7 @@ LEFT_OUT = (
 WITHOUT_HASHES = ("torch",)
 
 
-def entries(requirements: str) -> Iterator[tuple[str, str]]:
+def parse_entries(requirements: str) -> Iterator[tuple[str, str]]:
     """(package, entry) for each requirement; an entry has its hashes on lines of its own."""
     for match in re.finditer(r"^([a-z0-9][a-z0-9._-]*)==.*(?:\n +--hash=.*)*", requirements, re.MULTILINE):
         yield match[1], match[0]
@@ -34,7 +34,7 @@ def is_left_out(package: str) -> bool:
 def select(requirements: str) -> str:
     """The entries for the image."""
     lines = []
-    for package, entry in entries(requirements):
+    for package, entry in parse_entries(requirements):
         if not is_left_out(package):
             lines.append(entry.partition(" \\\n")[0] if package in WITHOUT_HASHES else entry)
     return "".join(f"{line}\n" for line in lines)

@@ -43,7 +43,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     (VENV / ".installed").write_text(f"{time.monotonic() - began:.3f}\n", encoding="ascii")
     return 0
@@ -80,19 +80,17 @@ def install(python: Path, requirements: Path) -> None:
 def _install_with_uv(python: Path, requirements: Path) -> str | None:
     """None when everything is installed, else one sentence on what went wrong."""
     environment = uv_environment(os.environ, read_pip_config(python))
-    pin = uv_pin(requirements.read_text(encoding="utf-8"))
+    pin = find_uv_pin(requirements.read_text(encoding="utf-8"))
     if _uv_version(python) != pin.split()[0].removeprefix("uv=="):
         problem = _install_uv(python, pin)
         if problem:
             return f"uv could not be installed: {problem}"
-    # Like pip, take a package from any of the indexes: its hash says whether it is the right one.
-    environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     command = [str(python.parent / "uv"), "pip", "install", "--python", str(python), "--require-hashes"]
     problem = _run([*command, "--requirement", str(requirements)], environment)
     return f"uv could not install the packages: {problem}" if problem else None
 
 
-def uv_pin(requirements: str) -> str:
+def find_uv_pin(requirements: str) -> str:
     """uv's own requirement, with its hashes."""
     pin = re.search(r"^uv==.*(?:\n +--hash=.*)*", requirements, re.MULTILINE)
     if pin is None:

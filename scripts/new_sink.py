@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for path in write_files(name, PROJECT):
         print(f"wrote {path.relative_to(PROJECT)}")
-    print(next_steps(name))
+    print(format_next_steps(name))
     return 0
 
 
@@ -76,15 +76,15 @@ def write_files(name: str, project: Path) -> tuple[Path, Path]:
     return sink, test
 
 
-def snippets(name: str) -> dict[str, str]:
+def build_snippets(name: str) -> dict[str, str]:
     """What the existing files need, by what it is."""
     parts = {"registration": _REGISTRATION, "opener": _OPENER, "connection": _CONNECTION, "row": _ROW}
     return {part: _fill(text, name) for part, text in parts.items()}
 
 
-def next_steps(name: str) -> str:
+def format_next_steps(name: str) -> str:
     """The edits that are left to the user, with the text to insert."""
-    parts = snippets(name)
+    parts = build_snippets(name)
     return f"""
 Next (docs/adding-a-sink.md explains each step):
 
@@ -98,7 +98,7 @@ Next (docs/adding-a-sink.md explains each step):
 3. docs/stores.md: add the row:
 
 {parts["row"]}
-4. include/sinks/{name}.py: replace SQLite by your server, until this is green:
+4. include/sinks/{name}.py: replace SQLite with your server's driver until these tests pass:
 
     .venv/bin/pytest tests/contract/test_{name}.py tests/contract/test_sinks.py tests/dags
 

