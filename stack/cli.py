@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 from include.errors import ConfigurationError, MillraceError
+from stack import records
 from stack.config import LocalConfig, display_path
-from stack.doctor import REQUIRED_PACKAGES, missing_packages, print_findings
+from stack.doctor import REQUIRED_PACKAGES, find_missing_packages, print_findings
 from stack.installation import client_environment, read_config, shell_lines
 from stack.logs import show_logs
 from stack.stack import Stack
@@ -21,6 +22,8 @@ from stack.supervise import Supervisor
 
 #: These work on a bare Python, without any package.
 _BARE_COMMANDS = ("doctor", "env", "logs")
+#: So do these, as long as nothing has been started.
+_BARE_COMMANDS_UNLESS_STARTED = ("down", "status", "reset")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = None
     try:
         config = read_config(os.environ, Path(options.home) if options.home else None)
-        if options.command not in _BARE_COMMANDS:
+        if _needs_packages(options.command, config):
             _require_packages()
         code = _COMMANDS[options.command](config, options)
         if options.command in ("down", "status", "doctor"):
@@ -49,15 +52,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _needs_packages(command: str, config: LocalConfig) -> bool:
+    if command in _BARE_COMMANDS_UNLESS_STARTED:
+        return records.records_exist(config.run)
+    return command not in _BARE_COMMANDS
+
+
 def _require_packages() -> None:
-    missing = missing_packages(REQUIRED_PACKAGES)
+    missing = find_missing_packages(REQUIRED_PACKAGES)
     if missing:
         raise ConfigurationError(f"the Python packages {', '.join(missing)} are not installed: run make setup first")
 
 
 def _point_to_demo(config: LocalConfig) -> None:
     """The demo's servers have their own home inside this one; a user who has just run the demo may mean those."""
-    if not missing_packages(REQUIRED_PACKAGES) and Supervisor(config.demo).alive:
+    if not find_missing_packages(REQUIRED_PACKAGES) and Supervisor(config.demo).alive:
         home = display_path(config.demo.home)
         print(f"the demo's servers run in {home}; to use them, set MILLRACE_HOME={home} or --home", file=sys.stderr)
 
@@ -88,11 +97,15 @@ def _up(config: LocalConfig, options: argparse.Namespace) -> int:
 
 
 def _down(config: LocalConfig, _: argparse.Namespace) -> int:
-    Stack(config, _report).down()
+    if not Stack(config, _report).down():
+        _report(f"nothing is running in {display_path(config.home)}")
     return 0
 
 
 def _status(config: LocalConfig, _: argparse.Namespace) -> int:
+    if not records.records_exist(config.run):
+        _report(f"nothing is running in {display_path(config.home)}; start the servers with make up")
+        return 1
     rows = Stack(config, _report).status()
     print(format_table(rows))
     healthy = {row.name for row in rows if row.healthy}
@@ -113,10 +126,14 @@ def _env(config: LocalConfig, _: argparse.Namespace) -> int:
 
 
 def _reset(config: LocalConfig, options: argparse.Namespace) -> int:
+    stack = Stack(config, _report)
+    if not stack.has_state():
+        _report(f"nothing is running in {display_path(config.home)}, and there is no data to delete")
+        return 0
     if not options.yes and not _confirm(f"Stop the servers and delete their data in {config.home}? [y/N] "):
         print("nothing was deleted")
         return 1
-    Stack(config, _report).reset()
+    stack.reset()
     return 0
 
 

@@ -33,20 +33,21 @@ class Finding:
     checked: bool = True
 
     @property
-    def mark(self) -> str:
+    def symbol(self) -> str:
         """The verdict in two letters."""
         return "NO" if self.problems else "ok" if self.checked else "--"
 
 
 def examine(config: LocalConfig) -> Iterator[Finding]:
     """The finding of every check. Changes nothing and starts no server."""
-    yield Finding("Python", checks.python_problems(), _python_detail())
-    yield Finding("packages", _package_problems())
-    yield _check_with_packages("ports", lambda: _check_ports(config), needed=_has_records(config))
+    yield Finding("Python", checks.check_python(), _python_detail())
+    yield Finding("packages", _check_packages())
+    # Only if servers may be running does this check need to know which ones.
+    yield _check_with_packages("ports", lambda: _check_ports(config), needed=records.records_exist(config.run))
     existing = checks.nearest_existing_folder(config.home)
-    yield Finding("disk", checks.disk_problems(config.home, checks.DISK_NEEDED), str(existing))
+    yield Finding("disk", checks.check_disk(config.home, checks.DISK_NEEDED), str(existing))
     yield _check_with_packages("memory", lambda: _check_memory(config))
-    yield Finding("folders", _folder_problems(config), str(config.home))
+    yield Finding("folders", _check_folders(config), str(config.home))
     yield Finding("postgres", *_check_postgres(config))
     yield _check_with_packages("jars", lambda: _check_jars(config), needed=bool(_missing_jars(config)))
 
@@ -55,21 +56,21 @@ def print_findings(config: LocalConfig, report: Report) -> bool:
     """Report every finding. Returns whether there are no problems."""
     healthy = True
     for finding in examine(config):
-        report(f"{finding.mark:<3} {finding.name:<10} {finding.detail}".rstrip())
+        report(f"{finding.symbol:<3} {finding.name:<10} {finding.detail}".rstrip())
         for problem in finding.problems:
             report(f"    - {problem}")
         healthy = healthy and not finding.problems
     return healthy
 
 
-def missing_packages(names: tuple[str, ...]) -> list[str]:
+def find_missing_packages(names: tuple[str, ...]) -> list[str]:
     """Those of these modules that are not installed."""
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def _check_with_packages(name: str, check: Callable[[], Finding], needed: bool = True) -> Finding:
     """The finding of a check that needs packages (if ``needed``), or a note that they are not installed."""
-    if needed and missing_packages(_PACKAGES):
+    if needed and find_missing_packages(_PACKAGES):
         return Finding(name, [], "not checked: run make setup first", checked=False)
     return check()
 
@@ -81,31 +82,26 @@ def _python_detail() -> str:
     return ""
 
 
-def _package_problems() -> list[str]:
+def _check_packages() -> list[str]:
     packages = {*_PACKAGES, *(package for server in SERVERS for package in server.packages)}
-    missing = missing_packages(tuple(sorted(packages)))
+    missing = find_missing_packages(tuple(sorted(packages)))
     return [f"{', '.join(missing)} cannot be imported: run make setup"] if missing else []
-
-
-def _has_records(config: LocalConfig) -> bool:
-    """Whether servers may be running: only then does the check of the ports need to know which ones."""
-    return records.folder(config.run).is_dir()
 
 
 def _check_ports(config: LocalConfig) -> Finding:
     running = Supervisor(config).states()
     idle = [server for server in SERVERS if server.name not in running or not running[server.name].up]
-    detail = f"{len(config.ports)} ports, the first is {min(config.ports.values())}"
-    return Finding("ports", checks.port_problems(config, idle), detail)
+    detail = f"{len(config.ports)} ports, starting at {min(config.ports.values())}"
+    return Finding("ports", checks.check_ports(config, idle), detail)
 
 
 def _check_memory(config: LocalConfig) -> Finding:
     running = any(state.up for state in Supervisor(config).states().values())
-    problems = [] if running else checks.memory_problems(checks.MEMORY_NEEDED)
+    problems = [] if running else checks.check_memory(checks.MEMORY_NEEDED)
     return Finding("memory", problems, f"about {checks.MEMORY_NEEDED / 1e9:.1f} GB needed")
 
 
-def _folder_problems(config: LocalConfig) -> list[str]:
+def _check_folders(config: LocalConfig) -> list[str]:
     """Folders that this user cannot write to, and a home that belongs to another user or exposes its secrets."""
     problems = []
     for folder in (config.home, config.jar_cache):
@@ -141,4 +137,4 @@ def _check_jars(config: LocalConfig) -> Finding:
     if not missing:
         return Finding("jars", [], f"all {total} are in {config.jar_cache}")
     problems = [] if jars.is_repository_reachable() else [f"{missing} of {total} are missing. {jars.NETWORK_HINT}"]
-    return Finding("jars", problems, f"{missing} of {total} are still to be downloaded")
+    return Finding("jars", problems, f"{missing} of {total} not downloaded yet")

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 
-def start_mark(pid: int) -> str | None:
+def process_fingerprint(pid: int) -> str | None:
     """Identifies the start of a running process: no later process with the same id has this mark. None: not running."""
     import psutil
 
@@ -29,14 +29,14 @@ def start_mark(pid: int) -> str | None:
         return None
 
 
-def session_members(session: int) -> set[int]:
+def list_session_members(session: int) -> set[int]:
     """The ids of all running processes of a session."""
     import psutil
 
     members = set()
     for pid in psutil.pids():
         with contextlib.suppress(OSError):
-            if os.getsid(pid) == session and start_mark(pid) is not None:
+            if os.getsid(pid) == session and process_fingerprint(pid) is not None:
                 members.add(pid)
     return members
 
@@ -76,7 +76,7 @@ def kill_orphans() -> None:
 def write_record(path: Path, name: str) -> None:
     """Write the record of this process atomically: no reader sees half of it."""
     pid = os.getpid()
-    record = {"name": name, "pid": pid, "pgid": os.getpgid(0), "sid": os.getsid(0), "mark": start_mark(pid)}
+    record = {"name": name, "pid": pid, "pgid": os.getpgid(0), "sid": os.getsid(0), "mark": process_fingerprint(pid)}
     partial = path.with_name(f"{path.name}.{pid}.partial")
     partial.write_text(json.dumps(record), encoding="utf-8")
     partial.replace(path)

@@ -35,7 +35,7 @@ def _files(config: LocalConfig, server: str | None) -> list[Path]:
     if not files:
         raise ConfigurationError(f"there are no logs in {config.logs} yet: start the servers with python -m stack up")
     names = ", ".join(file.stem for file in files)
-    raise ConfigurationError(f"there is no log of {server!r} in {config.logs}. Logs: {names}")
+    raise ConfigurationError(f"no log for {server!r} in {config.logs}; choose from: {names}")
 
 
 def _report_new_lines(file: Path, position: int, report: Report) -> int:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.launch import session_members, start_mark
+from stack.launch import list_session_members, process_fingerprint
 
 SUPERVISOR = "supervisord"
 #: Suffix of the record of a tool: a process that prepares a server and then exits.
@@ -25,63 +25,68 @@ class Record:
     pid: int
     pgid: int
     sid: int
-    mark: str
+    start_id: str
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs. A later process with the same id does not count."""
-        return start_mark(self.pid) == self.mark
+        return process_fingerprint(self.pid) == self.start_id
 
     def members(self) -> list[int]:
-        """The running processes of its group. Empty after it has ended: the group may then belong to a stranger."""
+        """The running processes of its group. Empty once it has ended: an unrelated group may then have its id."""
         if not self.alive:
             return []
-        group = [pid for pid in session_members(self.sid) if _group(pid) == self.pgid]
+        group = [pid for pid in list_session_members(self.sid) if _group(pid) == self.pgid]
         return group or [self.pid]
 
 
-def folder(run: Path) -> Path:
+def records_folder(run: Path) -> Path:
     """The folder of the records."""
     return run / "records"
 
 
-def path(run: Path, name: str) -> Path:
+def record_path(run: Path, name: str) -> Path:
     """The record of one process."""
-    return folder(run) / f"{name}.json"
+    return records_folder(run) / f"{name}.json"
 
 
-def read(run: Path, name: str) -> Record | None:
+def read_record(run: Path, name: str) -> Record | None:
     """The record of a process; None if it was never started or its record is unreadable."""
     try:
-        content = json.loads(path(run, name).read_text(encoding="utf-8"))
+        content = json.loads(record_path(run, name).read_text(encoding="utf-8"))
         return Record(
             name=str(content["name"]),
             pid=int(content["pid"]),
             pgid=int(content["pgid"]),
             sid=int(content["sid"]),
-            mark=str(content["mark"]),
+            start_id=str(content["mark"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
+def records_exist(run: Path) -> bool:
+    """Whether anything was started that has not been stopped since. Works without psutil."""
+    return any(records_folder(run).glob("*.json"))
+
+
 def read_all(run: Path) -> list[Record]:
     """Every readable record."""
-    names = sorted(entry.stem for entry in folder(run).glob("*.json")) if folder(run).is_dir() else []
-    return [record for name in names if (record := read(run, name)) is not None]
+    names = sorted(entry.stem for entry in records_folder(run).glob("*.json"))
+    return [record for name in names if (record := read_record(run, name)) is not None]
 
 
 def delete_records(run: Path) -> None:
     """Delete all records. Call it only after the recorded processes have ended."""
-    for entry in folder(run).glob("*"):
+    for entry in records_folder(run).glob("*"):
         entry.unlink(missing_ok=True)
 
 
 def find_processes(run: Path) -> set[int]:
-    """Every running process that belongs to a record: those of its group, and of its session if that is still its own.
+    """Every running process of a record: those of its group, and of its session, unless the session id has been reused.
 
-    A session is its own as long as a recorded process in it runs: the kernel does not reuse a session id while any
-    process of the session is alive.
+    While a recorded process of the session is running, its id cannot have been reused: the kernel does not reuse a
+    session id before all processes of the session have ended.
     """
     pids: set[int] = set()
     for record in read_all(run):
@@ -89,12 +94,12 @@ def find_processes(run: Path) -> set[int]:
             continue
         pids.update(record.members())
         if _session(record.pid) == record.sid:
-            pids.update(session_members(record.sid))
+            pids.update(list_session_members(record.sid))
     return pids - {os.getpid()}
 
 
 def kill_tools(run: Path) -> None:
-    """Kill the tools of an ``up`` that was killed itself: the next one runs them again."""
+    """Kill the tools of an interrupted ``up``: the next ``up`` reruns them."""
     for record in read_all(run):
         if record.name.endswith(TOOL):
             kill(set(record.members()))

@@ -89,7 +89,7 @@ class Context:
         log.parent.mkdir(parents=True, exist_ok=True)
         spec = write_spec(self.config, name + records.TOOL, launch)
         with log.open("ab") as output:
-            # In a process group of its own: Ctrl-C reaches only this process, which then kills the tool.
+            # In its own session: Ctrl-C reaches only this process, which then kills the tool.
             process = subprocess.Popen(
                 launch_command(spec), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
@@ -178,7 +178,7 @@ def write_spec(
 
     ``settings`` is stored for ``Server.settings_changed``.
     """
-    records.folder(config.run).mkdir(parents=True, exist_ok=True)
+    records.records_folder(config.run).mkdir(parents=True, exist_ok=True)
     account = launch.account
     inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
     content = {
@@ -187,7 +187,7 @@ def write_spec(
         "folder": str(launch.folder),
         "environment": {**inherited, "NO_PROXY": "127.0.0.1,localhost", **launch.environment},
         "account": {"name": account.name, "uid": account.uid, "gid": account.gid} if account else None,
-        "record": str(records.path(config.run, name)),
+        "record": str(records.record_path(config.run, name)),
         "kill_orphans": kill_orphans,
         "settings": settings,
     }
@@ -213,7 +213,7 @@ def python_environment(config: LocalConfig, **variables: str) -> dict[str, str]:
 
 def log_hint(log: Path, lines: int = 15) -> str:
     """The end of an error message: where the log is, and its last lines."""
-    return f"Its log is {log}; it ends:\n{tail(log, lines)}"
+    return f"Last lines of {log}:\n{tail(log, lines)}"
 
 
 def tail(log: Path, lines: int) -> str:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from include.errors import ConfigurationError
@@ -45,7 +46,7 @@ class Stack:
         with self._exclusive():
             supervisor = Supervisor(self.config)
             if not supervisor.alive and (pids := records.find_processes(self.config.run)):
-                self.report(f"stopping {len(pids)} processes of a supervisor that was killed")
+                self.report(f"stopping {len(pids)} processes left by a killed supervisor")
                 self._stop_everything()
             records.kill_tools(self.config.run)
             before = {name for name, state in supervisor.states().items() if state.up}
@@ -64,12 +65,17 @@ class Stack:
                     stopper.stop_everything_else()
                 raise
 
-    def down(self) -> None:
-        """Stop every process of this home, whoever started it. None is left when it returns."""
+    def down(self) -> bool:
+        """Stop every process of this home, whoever started it. Returns whether anything had been started.
+
+        Needs no package unless something had been.
+        """
         if not self.config.run.exists():
-            return
+            return False
         with self._exclusive():
+            started = records.records_exist(self.config.run)
             self._stop_everything()
+            return started
 
     def status(self) -> list[ServerStatus]:
         """The status of each server by priority, with a health check made now."""
@@ -88,10 +94,17 @@ class Stack:
         """Stop everything and delete the data, logs and state of this home. Downloads and secrets stay."""
         self.down()
         with self._exclusive():
-            for path in (self.config.home / "data", self.config.home / "logs", self.config.home / "airflow"):
+            for path in self._state_folders():
                 shutil.rmtree(path, ignore_errors=True)
-            shutil.rmtree(postgres.data_root(self.config), ignore_errors=True)
         shutil.rmtree(self.config.run, ignore_errors=True)
+
+    def has_state(self) -> bool:
+        """Whether there is anything for ``reset`` to stop or delete."""
+        return any(path.exists() for path in (self.config.run, *self._state_folders()))
+
+    def _state_folders(self) -> list[Path]:
+        home = self.config.home
+        return [home / "data", home / "logs", home / "airflow", postgres.data_root(self.config)]
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +124,7 @@ class Stack:
         changed = [server.name for server in running if server.settings_changed(context)]
         if changed:
             raise ConfigurationError(
-                f"{', '.join(changed)} runs with other settings than the current ones. "
+                f"the settings of {', '.join(changed)} have changed since it started. "
                 "Stop it first: python -m stack down"
             )
 

@@ -12,7 +12,7 @@ from stack.config import LOOPBACK
 from stack.server import CancelledError, Context, Report, Server, ServerError, log_hint
 from stack.supervise import Supervisor
 
-#: After this many processes without a first success, a server will not come up.
+#: Give up after this many processes have exited without becoming healthy.
 _MAX_STARTS = 4
 _REPORT_SECONDS = 5.0
 
@@ -28,7 +28,10 @@ class Starter:
         self._healthy: dict[str, threading.Event] = {}
 
     def start(self, servers: list[Server]) -> None:
-        """Return when all are healthy. The first failure cancels the others and is raised after they have stopped."""
+        """Return when all are healthy.
+
+        If one fails, the others are cancelled, and its error is raised once they have stopped.
+        """
         self._healthy = {server.name: threading.Event() for server in servers}
         began = time.monotonic()
         with ThreadPoolExecutor(len(servers), thread_name_prefix="start") as pool:
@@ -101,7 +104,7 @@ class Starter:
             self._context.cancelled.wait(0.25)
 
     def _check_health(self, server: Server, context: Context) -> str | None:
-        """None if it is healthy, else the reason why not."""
+        """Returns None if the server is healthy, otherwise why not."""
         try:
             if server.main_port is not None:
                 # A cheap check first: drivers are slow and noisy while nothing listens on the port.

@@ -40,8 +40,8 @@ def _read_status(context: Context, state: ProgramState | None, server: Server) -
     if state is None or not state.pid:
         label = state.state.lower() if state else "stopped"
         return ServerStatus(server.name, label, 0, port, 0, 0.0, False)
-    memory = sum(proportional_memory(pid) for pid in process_tree(context, server, state.pid))
-    seconds = max(0.0, time.time() - state.started)
+    memory = sum(read_pss(pid) for pid in list_process_tree(context, server, state.pid))
+    seconds = max(0.0, time.time() - state.started_at)
     healthy = _is_healthy(context, server)
     return ServerStatus(server.name, state.state.lower(), state.pid, port, memory, seconds, healthy)
 
@@ -54,12 +54,12 @@ def _is_healthy(context: Context, server: Server) -> bool:
     return True
 
 
-def process_tree(context: Context, server: Server, pid: int) -> set[int]:
+def list_process_tree(context: Context, server: Server, pid: int) -> set[int]:
     """The process of a server and all its descendants."""
     import psutil
 
     pids = {pid}
-    record = records.read(context.config.run, server.name)
+    record = records.read_record(context.config.run, server.name)
     if record is not None:
         pids.update(record.members())
     with contextlib.suppress(psutil.Error):
@@ -67,7 +67,7 @@ def process_tree(context: Context, server: Server, pid: int) -> set[int]:
     return pids
 
 
-def proportional_memory(pid: int) -> int:
+def read_pss(pid: int) -> int:
     """PSS in bytes: every process counts its share of shared pages. 0 if it cannot be read."""
     import psutil
 

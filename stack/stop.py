@@ -1,4 +1,4 @@
-"""Stops servers: asks first, in order, then sends SIGKILL, whether or not the supervisor still responds."""
+"""Stops servers in order: with a signal first, then SIGKILL. Works whether or not the supervisor still responds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STOPPED_STATES = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
 
 class Stopper:
-    """Stops processes of one home. Every wait is bounded, and what does not stop in time is killed."""
+    """Stops processes of one home. Every wait is bounded, and processes that do not stop in time are killed."""
 
     def __init__(self, config: LocalConfig, supervisor: Supervisor, report: Report) -> None:
         self._config = config
@@ -45,7 +45,7 @@ class Stopper:
         self._supervisor.remove_socket()
 
     def _runs(self, server: Server) -> bool:
-        record = records.read(self._config.run, server.name)
+        record = records.read_record(self._config.run, server.name)
         return record is not None and (record.alive or self._supervisor.alive)
 
     def _stop_by_supervisor(self, servers: list[Server]) -> None:
@@ -66,7 +66,7 @@ class Stopper:
         return self._stop_directly(list(stopping.values()))
 
     def _stop_directly(self, servers: list[Server]) -> None:
-        recorded = [(server, records.read(self._config.run, server.name)) for server in servers]
+        recorded = [(server, records.read_record(self._config.run, server.name)) for server in servers]
         for server, record in recorded:
             if record is not None:
                 records.signal_process(record, server.stop.signum)

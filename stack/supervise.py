@@ -26,7 +26,7 @@ from stack.server import Launch, Server, ServerError, launch_command, log_hint, 
 #: The path of a Unix socket is limited to about 100 bytes.
 _LONGEST_SOCKET = 90
 _RPC_SECONDS = 10.0
-#: Supervisors outlive the process that starts them. Python warns about a dropped handle of a running process.
+#: Keep the Popen handles: Python warns when the handle of a running process is dropped.
 _HANDLES: list[subprocess.Popen[bytes]] = []
 
 
@@ -37,8 +37,7 @@ class ProgramState:
     name: str
     state: str
     pid: int
-    started: float
-    spawn_error: str
+    started_at: float
 
     @property
     def up(self) -> bool:
@@ -58,17 +57,17 @@ class Supervisor:
 
     @property
     def record(self) -> records.Record | None:
-        """The record of its process."""
-        return records.read(self._config.run, records.SUPERVISOR)
+        """The supervisor's process record."""
+        return records.read_record(self._config.run, records.SUPERVISOR)
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
+        """Whether the supervisor process is running."""
         record = self.record
         return record is not None and record.alive
 
     def start(self, servers: list[Server]) -> None:
-        """Start it without starting any server. Returns once it responds; raises ``ServerError`` if it does not."""
+        """Start the supervisor without any servers. Returns once it responds; raises ``ServerError`` if it does not."""
         write_private(self._file, self._configuration(servers))
         argv = (sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._file))
         spec = write_spec(self._config, records.SUPERVISOR, Launch(argv, self._config.run))
@@ -104,7 +103,7 @@ class Supervisor:
             rpc.supervisor.stopProcess(name, False)
 
     def shut_down(self, seconds: float) -> None:
-        """Stop the supervisor, with SIGKILL if it takes longer than this."""
+        """Stop the supervisor, with SIGKILL if it takes longer than ``seconds``."""
         record = self.record
         if record is None or not record.alive:
             return
@@ -227,6 +226,5 @@ def _state(entry: dict[str, object]) -> ProgramState:
         name=str(entry["name"]),
         state=str(entry["statename"]),
         pid=int(str(entry["pid"])),
-        started=float(str(entry["start"])),
-        spawn_error=str(entry["spawnerr"]),
+        started_at=float(str(entry["start"])),
     )

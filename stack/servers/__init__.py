@@ -36,7 +36,7 @@ def choose(names: Iterable[str] | None) -> list[Server]:
     while pending:
         name = pending.pop()
         if name not in by_name:
-            raise ConfigurationError(f"there is no server named {name!r}. Servers: {', '.join(by_name)}")
+            raise ConfigurationError(f"unknown server {name!r}; choose from: {', '.join(by_name)}")
         if name not in chosen:
             chosen.add(name)
             pending.extend(by_name[name].needs)
@@ -45,7 +45,10 @@ def choose(names: Iterable[str] | None) -> list[Server]:
 
 def _discover() -> Iterable[Server]:
     for entry in pkgutil.iter_modules(__path__):
-        yield from importlib.import_module(f"{__name__}.{entry.name}").SERVERS
+        module = importlib.import_module(f"{__name__}.{entry.name}")
+        if not hasattr(module, "SERVERS"):
+            raise ConfigurationError(f"{module.__file__} does not declare SERVERS: a tuple of the servers in this file")
+        yield from module.SERVERS
 
 
 def _reject_duplicates(what: str, values: Iterable[object]) -> None:

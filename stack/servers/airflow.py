@@ -135,7 +135,7 @@ def _healthy_component(context: Context, name: str) -> dict[str, object]:
 def _check_heartbeat(context: Context, server: str, component: str) -> None:
     """Whether a process without a port has sent a heartbeat since it was started."""
     heartbeat = _healthy_component(context, component).get(f"latest_{component}_heartbeat")
-    started = datetime.fromtimestamp(records.path(context.config.run, server).stat().st_mtime, UTC)
+    started = datetime.fromtimestamp(records.record_path(context.config.run, server).stat().st_mtime, UTC)
     if not isinstance(heartbeat, str) or datetime.fromisoformat(heartbeat) < started:
         raise TransientError(f"{server} has not sent a heartbeat yet")
 

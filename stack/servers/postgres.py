@@ -107,7 +107,7 @@ def _prepare(context: Context) -> None:
     folder = data_root(config)
     if folder.parent == _shared_folder():
         _create_owned_folder(_shared_folder())
-        context.report_progress(f"data in {folder}, because its user cannot enter {config.home}")
+        context.report_progress(f"data in {folder}, because PostgreSQL's user cannot access {config.home}")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)
     if not (folder / "data").exists():

@@ -153,7 +153,7 @@ def test_an_invalid_file_is_reported(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
-    """The error has the path, because the user may have meant another one."""
+    """The message includes the path, because the user may have meant another one."""
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml cannot be read"):
         build_seeds({}, tmp_path / "nowhere.yaml")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import stat
@@ -70,8 +71,15 @@ def offline_command(config: LocalConfig, *arguments: str) -> subprocess.Complete
 
 def record_as_running(config: LocalConfig) -> None:
     """Record this process as the supervisor of this home."""
-    records.folder(config.run).mkdir(parents=True)
-    launch.write_record(records.path(config.run, records.SUPERVISOR), records.SUPERVISOR)
+    records.records_folder(config.run).mkdir(parents=True)
+    launch.write_record(records.record_path(config.run, records.SUPERVISOR), records.SUPERVISOR)
+
+
+def record_as_ended(config: LocalConfig) -> None:
+    """Record a process that is no longer running as the supervisor of this home."""
+    record_as_running(config)
+    path = records.record_path(config.run, records.SUPERVISOR)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mark": "boot/1"}))
 
 
 def test_help_lists_every_command(config: LocalConfig) -> None:
@@ -102,8 +110,8 @@ def test_an_unknown_server_is_reported(config: LocalConfig) -> None:
     """The exit code is 1, the message lists the servers, and nothing is started."""
     done = command(config, "up", "--only", "redis,karfka")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no server named 'karfka'. Servers: ")
-    assert "kafka" in done.stderr.split("Servers:")[1]
+    assert done.stderr.startswith("error: unknown server 'karfka'; choose from: ")
+    assert "kafka" in done.stderr.split("choose from:")[1]
     assert not config.home.exists()
 
 
@@ -147,7 +155,11 @@ def test_env_prints_export_lines(config: LocalConfig, tmp_path: Path) -> None:
 
 
 def test_status_without_servers(config: LocalConfig) -> None:
-    """The exit code is 1, and the table shows every server as stopped."""
+    """The exit code is 1. It says that nothing was started, or else a table shows every server as stopped."""
+    done = command(config, "status")
+    sentence = f"nothing is running in {config.home}; start the servers with make up\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, sentence, "")
+    record_as_ended(config)
     done = command(config, "status")
     assert done.returncode == 1, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()[1:-1]]
@@ -157,9 +169,9 @@ def test_status_without_servers(config: LocalConfig) -> None:
 
 
 def test_down_without_servers(config: LocalConfig) -> None:
-    """Stopping what does not run is not an error and creates no home."""
+    """If nothing is running, down says so, is not an error and creates no home."""
     done = command(config, "down")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"nothing is running in {config.home}\n", "")
     assert not config.home.exists()
 
 
@@ -189,12 +201,36 @@ def test_reset_deletes_the_data_and_keeps_downloads(config: LocalConfig, argumen
 
 @pytest.mark.parametrize("arguments", [("up",), ("down",), ("status",), ("reset", "--yes"), ("lock-jars",)])
 def test_without_packages_a_command_says_what_to_run(config: LocalConfig, arguments: tuple[str, ...]) -> None:
-    """On a bare Python the exit code is 1 with one sentence, and nothing is changed."""
+    """On a bare Python, while servers may be running, the exit code is 1 with one sentence, and nothing is changed."""
+    record_as_running(config)
     config.data("kafka").mkdir(parents=True)
     done = bare_command(config, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: the Python packages psutil, supervisor are not installed: run make setup first\n"
     assert config.data("kafka").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("down",), 0), (("status",), 1), (("reset",), 0), (("reset", "--yes"), 0)]
+)
+def test_without_packages_nothing_is_running(config: LocalConfig, arguments: tuple[str, ...], code: int) -> None:
+    """On a clone that was never set up, one sentence says that nothing is running, and no folder is created."""
+    done = bare_command(config, *arguments)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout.startswith(f"nothing is running in {config.home}")
+    assert done.stdout.count("\n") == 1
+    assert not config.home.exists()
+
+
+def test_without_packages_stopped_servers_are_reset(config: LocalConfig) -> None:
+    """After down, the data can be deleted on a bare Python too: only running servers need packages."""
+    records.records_folder(config.run).mkdir(parents=True)
+    config.data("kafka").mkdir(parents=True)
+    assert bare_command(config, "down").stdout == f"nothing is running in {config.home}\n"
+    done = bare_command(config, "reset", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not config.data("kafka").exists()
+    assert not config.run.exists()
 
 
 def test_without_packages_logs_are_shown(config: LocalConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,17 @@ def test_an_unknown_need_is_rejected() -> None:
         order_servers([server("a", needs=("karfka",))])
 
 
+def test_a_file_without_servers_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that forgets to declare SERVERS is an error that names the file."""
+    (tmp_path / "forgetful.py").write_text("SERVER = ()\n")
+    monkeypatch.setattr(servers, "__path__", [str(tmp_path)])
+    try:
+        with pytest.raises(ConfigurationError, match=rf"^{tmp_path}/forgetful.py does not declare SERVERS"):
+            list(servers._discover())
+    finally:
+        sys.modules.pop("stack.servers.forgetful", None)
+
+
 def test_every_locked_jar_belongs_to_a_server() -> None:
     """Each server with jars is in the lock file, and no other."""
     assert {jar.server for jar in read_lock()} == {server.name for server in SERVERS if server.jars}
@@ -107,6 +119,6 @@ def test_a_server_stops_before_the_servers_it_needs() -> None:
 
 
 def test_an_unknown_name_is_reported() -> None:
-    """The error has the name and lists the servers."""
-    with pytest.raises(ConfigurationError, match=r"no server named 'karfka'. Servers: .*kafka"):
+    """The message includes the name and lists the servers."""
+    with pytest.raises(ConfigurationError, match=r"unknown server 'karfka'; choose from: .*kafka"):
         choose(["redis", "karfka"])

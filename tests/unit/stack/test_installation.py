@@ -123,7 +123,7 @@ INVALID = [
     ("MILLRACE_HEAP_NEO4J", "1g -XX:+Evil"),
     ("MILLRACE_SHARDS", "0"),
     ("MILLRACE_SHARDS", "4097"),
-    ("MILLRACE_SHARDS", "4 "),
+    ("MILLRACE_SHARDS", "4 4"),
     ("MILLRACE_PARALLELISM", "65"),
 ]
 

@@ -144,7 +144,7 @@ def test_lines_round_trip() -> None:
 
 @pytest.mark.parametrize("line", ["kafka a:b:1", "kafka a:b " + "0" * 64, "kafka a:b:1 0123", "a:b:1 " + "0" * 64])
 def test_a_damaged_line_is_reported(line: str) -> None:
-    """The error has the line number, the expected format and the command that generates the file."""
+    """The message includes the line number, the expected format and the command that generates the file."""
     with pytest.raises(ConfigurationError, match=r"jars.lock line 2 .*sha256.*lock-jars"):
         parse(f"# comment\n{line}\n")
 
@@ -245,7 +245,7 @@ def test_a_cancelled_start_downloads_nothing(repository: Repository, tmp_path: P
     assert files(tmp_path) == []
 
 
-def test_reachability(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_is_reachable_unless_it_fails(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repository is reachable unless it does not respond or returns a server error."""
     assert jars.is_repository_reachable()
     assert repository.requests == ["/maven/"]

@@ -85,7 +85,7 @@ def test_a_server_without_a_log(config: LocalConfig) -> None:
         read_logs(config)
     write(config, "kafka", "")
     write(config, "redis", "")
-    with pytest.raises(ConfigurationError, match=r"no log of 'karfka' in .*Logs: kafka, redis$"):
+    with pytest.raises(ConfigurationError, match=r"no log for 'karfka' in .*; choose from: kafka, redis$"):
         read_logs(config, "karfka")
 
 
@@ -93,7 +93,7 @@ def test_a_name_is_not_a_path(config: LocalConfig) -> None:
     """Files outside the log folder are never shown."""
     (config.home / "secret.log").write_text("secret")
     write(config, "kafka", "")
-    with pytest.raises(ConfigurationError, match="there is no log of"):
+    with pytest.raises(ConfigurationError, match="no log for"):
         read_logs(config, "../secret")
 
 
@@ -136,6 +136,6 @@ def test_the_tail_of_a_long_log(tmp_path: Path) -> None:
 def test_a_log_without_lines(tmp_path: Path) -> None:
     """An error message mentions an empty or missing log instead of ending with nothing."""
     log = tmp_path / "kafka.log"
-    assert log_hint(log) == f"Its log is {log}; it ends:\n    (no log was written)"
+    assert log_hint(log) == f"Last lines of {log}:\n    (no log was written)"
     log.touch()
-    assert log_hint(log) == f"Its log is {log}; it ends:\n    (the log is empty)"
+    assert log_hint(log) == f"Last lines of {log}:\n    (the log is empty)"

@@ -19,7 +19,7 @@ from stack import launch, records
 from stack.config import LocalConfig
 from stack.server import Launch, launch_command, write_spec
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="marks rely on Linux's start time since boot")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fingerprints rely on Linux's start time since boot")
 
 #: A process with two children: one in its own process group, one in another.
 FAMILY = """
@@ -55,7 +55,7 @@ type Start = Callable[..., tuple[int, list[int]]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    records.folder(tmp_path).mkdir()
+    records.records_folder(tmp_path).mkdir()
     return tmp_path
 
 
@@ -73,7 +73,7 @@ def start() -> Iterator[Start]:
     yield start
     for process in processes:
         # Not reaped yet, so its id is still that of its session.
-        for pid in launch.session_members(process.pid):
+        for pid in launch.list_session_members(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.communicate()
@@ -81,10 +81,10 @@ def start() -> Iterator[Start]:
 
 def write(run: Path, name: str, **changes: object) -> records.Record:
     """A record of this process with some fields changed."""
-    launch.write_record(records.path(run, name), name)
-    content = json.loads(records.path(run, name).read_text())
-    records.path(run, name).write_text(json.dumps({**content, **changes}))
-    record = records.read(run, name)
+    launch.write_record(records.record_path(run, name), name)
+    content = json.loads(records.record_path(run, name).read_text())
+    records.record_path(run, name).write_text(json.dumps({**content, **changes}))
+    record = records.read_record(run, name)
     assert record is not None
     return record
 
@@ -95,78 +95,78 @@ def config_in(home: Path) -> LocalConfig:
 
 def test_the_record_of_a_running_process_is_alive(run: Path) -> None:
     """A record has the ids of its process and is complete, with no partial file next to it."""
-    launch.write_record(records.path(run, "kafka"), "kafka")
-    record = records.read(run, "kafka")
+    launch.write_record(records.record_path(run, "kafka"), "kafka")
+    record = records.read_record(run, "kafka")
     assert record is not None
     assert (record.name, record.pid, record.pgid, record.sid) == ("kafka", os.getpid(), os.getpgid(0), os.getsid(0))
     assert record.alive
     assert os.getpid() in record.members()
-    assert list(records.folder(run).iterdir()) == [records.path(run, "kafka")]
+    assert list(records.records_folder(run).iterdir()) == [records.record_path(run, "kafka")]
 
 
-def test_a_reused_process_id_is_a_stranger(run: Path, start: Start) -> None:
-    """A process with a recorded id but another start time is not alive, is not found and gets no signal."""
+def test_a_reused_process_id_is_not_recognised(run: Path, start: Start) -> None:
+    """A process with a recorded id but another start time does not count as alive, is not found and gets no signal."""
     pid, _ = start("sh", "-c", "echo; exec sleep 300")
-    boot, _, ticks = str(launch.start_mark(pid)).rpartition("/")
+    boot, _, ticks = str(launch.process_fingerprint(pid)).rpartition("/")
     for mark in ("boot/1", f"{boot}/{int(ticks) - 1}"):
         record = write(run, "kafka", pid=pid, pgid=pid, sid=pid, mark=mark)
         assert not record.alive
         assert record.members() == []
         assert records.find_processes(run) == set()
         records.signal_process(record, signal.SIGKILL)
-        assert launch.start_mark(pid) is not None
+        assert launch.process_fingerprint(pid) is not None
         assert records.wait_until_gone(record, 0)
 
 
-def test_a_mark_of_an_earlier_boot_does_not_match(run: Path) -> None:
+def test_a_fingerprint_of_an_earlier_boot_does_not_match(run: Path) -> None:
     """Process ids and start times can repeat after a reboot; the boot id does not."""
-    mark = launch.start_mark(os.getpid())
+    mark = launch.process_fingerprint(os.getpid())
     assert mark is not None
     boot, ticks = mark.rsplit("/", 1)
     assert write(run, "kafka", mark=mark).alive
     assert not write(run, "kafka", mark=f"{boot[::-1]}/{ticks}").alive
 
 
-def test_a_mark_is_the_kernels_start_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark is the start in ticks since boot, as in records of earlier versions, and survives clock corrections."""
+def test_a_fingerprint_has_the_kernels_start_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the start in ticks since boot, as in records of earlier versions, and survives clock corrections."""
     ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    mark = str(launch.start_mark(os.getpid()))
+    mark = str(launch.process_fingerprint(os.getpid()))
     assert mark.endswith(f"/{ticks}")
     boot = psutil.boot_time()
     monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3_600.0)
     monkeypatch.setattr("psutil.boot_time", lambda: boot + 3_600.0)
-    assert launch.start_mark(os.getpid()) == mark
+    assert launch.process_fingerprint(os.getpid()) == mark
 
 
 def test_an_exited_process_is_not_alive() -> None:
     """A process has ended even if its parent has not read its exit status yet."""
     process = subprocess.Popen(["true"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert launch.start_mark(process.pid) is None
+    assert launch.process_fingerprint(process.pid) is None
     process.wait()
-    assert launch.start_mark(process.pid) is None
+    assert launch.process_fingerprint(process.pid) is None
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, -1])
 def test_a_truncated_record_is_ignored(run: Path, keep: int) -> None:
     """A full disk can leave such files; the other records are still read."""
     write(run, "whole")
-    text = records.path(run, "whole").read_text()
-    records.path(run, "half").write_text(text[:keep])
-    assert records.read(run, "half") is None
+    text = records.record_path(run, "whole").read_text()
+    records.record_path(run, "half").write_text(text[:keep])
+    assert records.read_record(run, "half") is None
     assert [record.name for record in records.read_all(run)] == ["whole"]
 
 
 @pytest.mark.parametrize("content", ["[]", "null", '"kafka"', '{"name": "kafka"}', '{"pid": "many"}', "\x00"])
 def test_an_invalid_record_is_ignored(run: Path, content: str) -> None:
-    """A file with other content names no process."""
-    records.path(run, "odd").write_text(content)
-    assert records.read(run, "odd") is None
+    """A file with any other content is not a record."""
+    records.record_path(run, "odd").write_text(content)
+    assert records.read_record(run, "odd") is None
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 2**40])
 def test_an_impossible_process_id_is_not_alive(run: Path, pid: int) -> None:
-    """A damaged number names no process and is never signalled."""
+    """A damaged process id matches no process and is never signalled."""
     record = write(run, "kafka", pid=pid)
     assert not record.alive
     assert record.members() == []
@@ -174,7 +174,7 @@ def test_an_impossible_process_id_is_not_alive(run: Path, pid: int) -> None:
 
 def test_without_records_nothing_runs(tmp_path: Path) -> None:
     """A server or a home that was never started has no record and no processes."""
-    assert records.read(tmp_path / "none", "kafka") is None
+    assert records.read_record(tmp_path / "none", "kafka") is None
     assert records.read_all(tmp_path / "none") == []
     assert records.find_processes(tmp_path / "none") == set()
 
@@ -182,9 +182,9 @@ def test_without_records_nothing_runs(tmp_path: Path) -> None:
 def test_deleting_records_deletes_partial_ones_too(run: Path) -> None:
     """The next start begins without any record."""
     write(run, "kafka")
-    (records.folder(run) / "kafka.json.17.partial").write_text("{")
+    (records.records_folder(run) / "kafka.json.17.partial").write_text("{")
     records.delete_records(run)
-    assert list(records.folder(run).iterdir()) == []
+    assert list(records.records_folder(run).iterdir()) == []
 
 
 def test_the_processes_of_a_session_are_found(run: Path, start: Start) -> None:
@@ -194,7 +194,7 @@ def test_the_processes_of_a_session_are_found(run: Path, start: Start) -> None:
     pid, children = start(*launch_command(write_spec(config, "kafka", family)))
     start("sh", "-c", "echo; exec sleep 300")
     assert records.find_processes(config.run) == {pid, *children}
-    record = records.read(config.run, "kafka")
+    record = records.read_record(config.run, "kafka")
     assert record is not None
     assert set(record.members()) == {pid, children[0]}
 
@@ -204,15 +204,15 @@ def test_a_session_outlives_its_leader(run: Path, start: Start) -> None:
     pid, (same, apart) = start(sys.executable, "-I", "-S", "-c", FAMILY)
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    write(run, "kafka", pid=same, pgid=pid, sid=pid, mark=launch.start_mark(same))
+    write(run, "kafka", pid=same, pgid=pid, sid=pid, mark=launch.process_fingerprint(same))
     assert records.find_processes(run) == {same, apart}
 
 
-def test_the_session_of_a_stranger_is_left_alone(run: Path, start: Start) -> None:
-    """A record with the session of another process only stands for its own process."""
+def test_the_session_of_an_unrelated_process_is_left_alone(run: Path, start: Start) -> None:
+    """If a record names the session of another process, only the recorded process itself is found."""
     pid, _ = start(sys.executable, "-I", "-S", "-c", FAMILY)
-    stranger, _ = start("sh", "-c", "echo; exec sleep 300")
-    write(run, "kafka", pid=pid, pgid=pid, sid=stranger, mark=launch.start_mark(pid))
+    unrelated, _ = start("sh", "-c", "echo; exec sleep 300")
+    write(run, "kafka", pid=pid, pgid=pid, sid=unrelated, mark=launch.process_fingerprint(pid))
     assert records.find_processes(run) == {pid}
 
 
@@ -221,33 +221,33 @@ def test_tools_are_killed_and_servers_are_not(run: Path, start: Start) -> None:
     tool, _ = start("sh", "-c", "echo; exec sleep 300")
     server, _ = start("sh", "-c", "echo; exec sleep 300")
     for name, pid in (("postgres" + records.TOOL, tool), ("postgres", server)):
-        write(run, name, pid=pid, pgid=pid, sid=pid, mark=launch.start_mark(pid))
+        write(run, name, pid=pid, pgid=pid, sid=pid, mark=launch.process_fingerprint(pid))
     records.kill_tools(run)
-    assert launch.start_mark(tool) is None
-    assert launch.start_mark(server) is not None
+    assert launch.process_fingerprint(tool) is None
+    assert launch.process_fingerprint(server) is not None
 
 
 def test_signals_reach_the_recorded_process(run: Path, start: Start) -> None:
-    """The process gets the signal, its end is noticed, and a later signal is no error."""
+    """The process gets the signal, its end is noticed, and a later signal is not an error."""
     pid, _ = start("sh", "-c", "echo; exec sleep 300")
-    record = write(run, "kafka", pid=pid, pgid=pid, sid=pid, mark=launch.start_mark(pid))
+    record = write(run, "kafka", pid=pid, pgid=pid, sid=pid, mark=launch.process_fingerprint(pid))
     records.signal_process(record, signal.SIGTERM)
     assert records.wait_until_gone(record, 30)
     records.signal_process(record, signal.SIGTERM)
 
 
-def test_an_odd_process_name_does_not_matter(start: Start) -> None:
+def test_any_process_name_is_handled(start: Start) -> None:
     """A process that calls itself ``) Z 1 1`` is recognised by its session and start time."""
     code = "import time; open('/proc/self/comm', 'w').write(') Z 1 1 ('); print(flush=True); time.sleep(300)"
     pid, _ = start(sys.executable, "-I", "-S", "-c", code)
-    assert launch.start_mark(pid) is not None
-    assert launch.session_members(pid) == {pid}
+    assert launch.process_fingerprint(pid) is not None
+    assert launch.list_session_members(pid) == {pid}
 
 
 def test_orphans_no_longer_descend_from_the_supervisor(start: Start) -> None:
     """Descendants of the supervisor are not orphans; without a supervisor there are none."""
     supervisor, (child, orphan) = start(sys.executable, "-I", "-S", "-c", ORPHAN)
-    assert launch.session_members(supervisor) == {supervisor, child, orphan}
+    assert launch.list_session_members(supervisor) == {supervisor, child, orphan}
     assert launch.find_orphans(supervisor) == {orphan}
     assert launch.find_orphans(2**22 + 1) == set()
 
@@ -257,7 +257,7 @@ def test_a_killed_supervisor_has_no_orphans(start: Start) -> None:
     supervisor, (child, orphan) = start(sys.executable, "-I", "-S", "-c", ORPHAN)
     os.kill(supervisor, signal.SIGKILL)
     os.waitid(os.P_PID, supervisor, os.WEXITED | os.WNOWAIT)
-    assert launch.session_members(supervisor) == {child, orphan}
+    assert launch.list_session_members(supervisor) == {child, orphan}
     assert launch.find_orphans(supervisor) == set()
 
 
@@ -269,21 +269,21 @@ def test_processes_that_were_just_forked_are_not_orphans(start: Start) -> None:
 
 
 def test_launch_becomes_the_server(run: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same process continues as the server, in its folder and with only its environment, after it was recorded."""
+    """After it was recorded, the same process becomes the server, in its folder and with only its environment."""
     config = config_in(run)
     monkeypatch.setenv("STRANGE", "1")
     script = 'test "$PWD" = / && test "$ODD" = "a b" && test -z "$STRANGE" && echo $$; exec sleep 300'
     spec = write_spec(config, "kafka", Launch(("/bin/sh", "-c", script), Path("/"), {"ODD": "a b"}))
     assert spec.stat().st_mode & 0o077 == 0, "a spec contains secrets"
     pid, output = start(*launch_command(spec))
-    record = records.read(config.run, "kafka")
+    record = records.read_record(config.run, "kafka")
     assert record is not None
     assert output == [pid] == [record.pid]
     assert record.alive
 
 
 def test_launch_is_fast(run: Path) -> None:
-    """It runs at every start and restart, so it must not cost a noticeable part of a second."""
+    """It runs at every start and restart, so it must take only a fraction of a second."""
     spec = write_spec(config_in(run), "kafka", Launch(("/bin/true",), Path("/")))
     seconds = []
     for _ in range(5):

@@ -13,7 +13,7 @@ import pytest
 from stack import records
 from stack.config import PROJECT
 from stack.installation import build_context, read_config
-from stack.launch import start_mark
+from stack.launch import process_fingerprint
 from stack.server import CancelledError, Context, Launch, ServerError, python_environment
 
 
@@ -38,12 +38,12 @@ def test_a_tool_runs_to_completion(context: Context) -> None:
 
 
 def test_a_tool_may_ignore_its_input(context: Context) -> None:
-    """More input than a pipe can buffer is no error if the tool exits without reading it."""
+    """More input than a pipe can buffer is not an error if the tool exits without reading it."""
     context.run("postgres", shell("exit 0"), stdin="x" * 1_000_000)
 
 
 def test_a_failed_tool_is_reported(context: Context) -> None:
-    """The error has the server, the exit code, the log file and its last lines."""
+    """The message includes the server, the exit code, the log file and its last lines."""
     with pytest.raises(ServerError) as error:
         context.run("postgres", shell("echo no room left; exit 7"))
     message = str(error.value)
@@ -68,9 +68,9 @@ def test_a_cancelled_start_kills_its_tool(context: Context) -> None:
     while not context.config.log("postgres").exists() or not log(context).endswith("\n"):
         assert thread.is_alive()
         time.sleep(0.01)
-    record = records.read(context.config.run, "postgres" + records.TOOL)
+    record = records.read_record(context.config.run, "postgres" + records.TOOL)
     assert record is not None
-    child = replace(record, pid=int(log(context)), mark=str(start_mark(int(log(context)))))
+    child = replace(record, pid=int(log(context)), start_id=str(process_fingerprint(int(log(context)))))
     assert child.alive
     cancelled.set()
     thread.join(60)
@@ -82,7 +82,7 @@ def test_a_cancelled_start_kills_its_tool(context: Context) -> None:
 def test_a_tool_has_its_own_session(context: Context) -> None:
     """Ctrl-C does not reach the tool directly, and its record identifies what a killed start leaves behind."""
     context.run("postgres", shell("echo $$"))
-    record = records.read(context.config.run, "postgres" + records.TOOL)
+    record = records.read_record(context.config.run, "postgres" + records.TOOL)
     assert record is not None
     assert {record.pid, record.pgid, record.sid} == {int(log(context))}
     assert record.sid != os.getsid(0)

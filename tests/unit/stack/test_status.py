@@ -15,7 +15,7 @@ import pytest
 from include.errors import TransientError
 from stack.installation import build_context, config_on_free_ports
 from stack.server import Context, Launch, Server
-from stack.status import ServerStatus, format_table, process_tree, proportional_memory, read_statuses
+from stack.status import ServerStatus, format_table, list_process_tree, read_pss, read_statuses
 from stack.supervise import ProgramState
 
 ROWS = [
@@ -57,7 +57,7 @@ def unhealthy(_: Context) -> None:
 
 
 def running(name: str, pid: int, state: str = "RUNNING") -> ProgramState:
-    return ProgramState(name, state, pid, time.time() - 90, "")
+    return ProgramState(name, state, pid, time.time() - 90)
 
 
 def test_a_server_that_was_never_started(context: Context) -> None:
@@ -99,17 +99,17 @@ def test_servers_are_checked_in_parallel(context: Context) -> None:
 
 def test_children_belong_to_a_server(context: Context, parent: int) -> None:
     """The memory of a server is that of its whole process tree."""
-    pids = process_tree(context, server("reader", unhealthy), parent)
+    pids = list_process_tree(context, server("reader", unhealthy), parent)
     assert parent in pids
     assert len(pids) == 2
 
 
 def test_memory_of_an_ended_process_is_zero() -> None:
-    """A process that ended in the meantime uses no memory and is no error."""
+    """A process that ended in the meantime uses no memory and is not an error."""
     process = subprocess.Popen(["true"])
     process.wait()
-    assert proportional_memory(process.pid) == 0
-    assert proportional_memory(os.getpid()) > 1_000_000
+    assert read_pss(process.pid) == 0
+    assert read_pss(os.getpid()) > 1_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PSS")
@@ -117,7 +117,7 @@ def test_memory_is_the_proportional_set_size(parent: int) -> None:
     """The figure is the kernel's PSS, so that the sum over all servers counts shared pages once."""
     lines = Path(f"/proc/{parent}/smaps_rollup").read_text(encoding="ascii").splitlines()
     (pss,) = [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
-    assert proportional_memory(parent) == pytest.approx(pss, rel=0.1)
+    assert read_pss(parent) == pytest.approx(pss, rel=0.1)
 
 
 def test_the_table_has_a_line_per_server_and_a_total() -> None:

@@ -84,7 +84,7 @@ def test_a_long_home_has_a_short_socket_path(tmp_path: Path, length: int) -> Non
 
 
 def test_without_a_supervisor_nothing_runs(context: Context) -> None:
-    """There are no states, and shutting down is no error."""
+    """There are no states, and shutting down is not an error."""
     supervisor = Supervisor(context.config)
     assert not supervisor.alive
     assert supervisor.states() == {}
@@ -95,8 +95,8 @@ def test_without_a_supervisor_nothing_runs(context: Context) -> None:
 @pytest.fixture
 def supervisor(context: Context) -> Supervisor:
     """A supervisor that is recorded as running (by this process) and has no socket yet."""
-    records.folder(context.config.run).mkdir(parents=True)
-    write_record(records.path(context.config.run, records.SUPERVISOR), records.SUPERVISOR)
+    records.records_folder(context.config.run).mkdir(parents=True)
+    write_record(records.record_path(context.config.run, records.SUPERVISOR), records.SUPERVISOR)
     return Supervisor(context.config)
 
 
@@ -159,7 +159,7 @@ def test_a_supervisor_that_exits_during_a_call_is_reported(supervisor: Superviso
 )
 def test_which_states_count_as_up(state: str, up: bool) -> None:
     """A server that the supervisor still tries to start is up; one that it gave up or stopped is not."""
-    assert ProgramState("kafka", state, 0, 0.0, "").up is up
+    assert ProgramState("kafka", state, 0, 0.0).up is up
 
 
 def test_a_start_inherits_little(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
