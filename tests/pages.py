@@ -1,4 +1,4 @@
-"""The documentation pages, for the tests that compare them with the code."""
+"""Reads the documentation pages, for the tests that compare them with the code."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def fenced_blocks(page: Path, *kinds: str) -> list[str]:
 
 
 def section(page: Path, heading: str) -> str:
-    """The text between a ``##`` heading and the next one of its level."""
-    _, found, rest = page_text(page).partition(f"\n## {heading}\n")
-    assert found, f"{page_name(page)} has no section {heading!r}"
+    """The text between a ``##`` heading and the next heading of that level."""
+    _, separator, rest = page_text(page).partition(f"\n## {heading}\n")
+    assert separator, f"{page_name(page)} has no section {heading!r}"
     return rest.partition("\n## ")[0]
 
 
@@ -47,6 +47,6 @@ def table_rows(text: str) -> Iterator[list[str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that the page's headings get on GitHub."""
+    """The anchors that GitHub gives to the page's headings."""
     headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", page_text(page)), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""What the pages say about fields, settings, connections, keys and stores is what the code does."""
+"""The pages match the code: fields, settings, connections, keys and stores."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ CONNECTIONS = DOCS / "connections.md"
 
 
 def dotenv(block: str) -> dict[str, str]:
-    """The variables of a block of ``NAME=value`` lines."""
+    """The variables in a block of ``NAME=value`` lines."""
     return dict(line.split("=", 1) for line in block.splitlines())
 
 
 def test_every_reason_is_explained() -> None:
-    """The table of dead letters is the whole closed list, and nothing else."""
+    """The table of dead letters lists every reason and nothing else."""
     table = section(EVENTS, "Dead letters").partition("```")[0]
     assert set(re.findall(r"`([a-z0-9_]+)`", table)) == {reason.value for reason in Reason}
 
 
 def test_the_example_event_is_valid() -> None:
-    """Publishing the example gives no dead letter, and it uses every optional field but version."""
+    """The example is a valid event and uses every optional field except version."""
     (example,) = fenced_blocks(EVENTS, "json")
     event = decode(json.dumps(json.loads(example)).encode())
     assert event.extra is None
@@ -56,14 +56,14 @@ def test_the_example_event_is_valid() -> None:
 
 
 def test_every_kind_with_a_weight_is_listed() -> None:
-    """The kinds that the ranking knows are among those that the page offers to producers."""
+    """The pages for producers and on ranking list every kind that has its own weight."""
     for kind in KIND_WEIGHTS:
         assert f"`{kind}`" in page_text(EVENTS)
         assert f"`{kind}`" in page_text(DOCS / "recommendations.md")
 
 
-def test_the_example_answer_has_the_readers_fields() -> None:
-    """The answer has the names that the reader sends, in the same order."""
+def test_the_example_response_has_the_readers_fields() -> None:
+    """The response on the page has the fields that the reader sends, in the same order."""
     (example,) = fenced_blocks(HTTP_API, "json")
     shown = json.loads(example)
     item = RecommendedItem("item", 1.0, "text", "popular", "popular lately")
@@ -76,7 +76,7 @@ def test_the_example_answer_has_the_readers_fields() -> None:
 
 
 def test_the_redis_keys_are_the_real_ones() -> None:
-    """The generation and the keys look as the page says."""
+    """The page shows the real names of the generation and the keys."""
     text = page_text(REDIS)
     generation = EmbedSettings(url="").generation.name
     assert f"`{generation}`" in text
@@ -87,7 +87,7 @@ def test_the_redis_keys_are_the_real_ones() -> None:
 
 
 def test_every_setting_of_the_pipeline_is_listed() -> None:
-    """Each number of the pipeline has its variable and its default in the table."""
+    """The table has the variable and the default of each of the pipeline's settings."""
     default = PipelineSettings()
     rows = {
         "SHARDS": str(default.shards),
@@ -111,7 +111,7 @@ def test_every_setting_of_the_pipeline_is_listed() -> None:
     ],
 )
 def test_every_variable_outside_airflow_is_listed(source: str, prefix: str, page: Path) -> None:
-    """Each variable that a process reads is on the page that says how to set it."""
+    """Each variable that a process reads is on the page that explains how to set it."""
     code = (PROJECT / source).read_text(encoding="utf-8")
     names = re.findall(r'parser\.\w+\(\s*"([A-Z][A-Z0-9_]*)"', code)
     assert len(names) > 5
@@ -120,7 +120,7 @@ def test_every_variable_outside_airflow_is_listed(source: str, prefix: str, page
 
 
 def test_every_setting_of_the_reader_is_listed() -> None:
-    """Each field of the reader's settings has its variable on the page."""
+    """The page lists the variable of each of the reader's settings."""
     text = section(CONFIGURATION, "The reader")
     for setting in fields(ReaderSettings):
         name = "MILLRACE_REDIS_URL" if setting.name == "redis_url" else f"MILLRACE_READER_{setting.name.upper()}"
@@ -128,7 +128,7 @@ def test_every_setting_of_the_reader_is_listed() -> None:
 
 
 def test_every_variable_and_connection_of_airflow_is_listed() -> None:
-    """The pages list what the DAGs read in Airflow, and nothing is left for the reader to guess."""
+    """The pages list every Airflow variable and connection that the DAGs read."""
     code = (PROJECT / "dags" / "dag_factories" / "connections.py").read_text(encoding="utf-8")
     variables = re.search(r"^_VARIABLES = \((.*)\)$", code, re.MULTILINE)
     assert variables
@@ -144,14 +144,14 @@ def test_every_variable_and_connection_of_airflow_is_listed() -> None:
 
 
 def test_the_example_connections_are_json() -> None:
-    """Every value after AIRFLOW_CONN_... can be pasted as it is."""
+    """Every example value of AIRFLOW_CONN_... is a complete connection in JSON."""
     (block,) = fenced_blocks(CONNECTIONS, "text")
     for value in dotenv(block).values():
         assert json.loads(value)["conn_type"]
 
 
 def test_the_example_variables_are_accepted() -> None:
-    """The example for processes outside Airflow reaches the same servers, logins and options as the one inside."""
+    """The example for processes outside Airflow has the servers and options of the one for Airflow."""
     (block,) = fenced_blocks(CONNECTIONS, "dotenv")
     settings = EnvironmentSettings(dotenv(block))
     inside = json.loads(dotenv(fenced_blocks(CONNECTIONS, "text")[0])["AIRFLOW_CONN_KAFKA_DEFAULT"])["extra"]
@@ -165,8 +165,8 @@ def test_the_example_variables_are_accepted() -> None:
     assert settings.embed.url.startswith("https://")
 
 
-def test_ports_and_heaps_are_the_real_ones() -> None:
-    """The names that the page offers are names that the stack knows."""
+def test_every_port_and_heap_is_listed() -> None:
+    """The stack accepts every name on the page."""
     text = section(CONFIGURATION, "The local stack")
     for name in ("kafka", "mongo", "milvus", "neo4j", "postgres", "redis", "embed", "airflow", "reader"):
         assert name in DEFAULT_PORTS
@@ -176,7 +176,7 @@ def test_ports_and_heaps_are_the_real_ones() -> None:
 
 
 def test_the_table_of_stores_is_the_registry() -> None:
-    """Each sink has a row with what it holds, needs and waits for, and no row is extra."""
+    """The table has exactly one row per sink, with its contents, its connection, and what it needs and waits for."""
     rows = [[cell.replace("`", "") for cell in row] for row in table_rows(page_text(DOCS / "stores.md"))]
     assert sorted(rows) == sorted(
         [
@@ -191,11 +191,11 @@ def test_the_table_of_stores_is_the_registry() -> None:
 
 
 def test_the_folders_exist() -> None:
-    """The table of folders names no folder that is gone."""
+    """Every path in the table exists."""
     for first, *_ in table_rows(page_text(DOCS / "layout.md")):
         folder = Path()
         for path in re.findall(r"`([^`]+)`", first):
-            # Siblings are named without the folder that they share with the first one.
+            # Siblings are listed without the parent folder that they share with the first one.
             sibling = PROJECT / folder.parent / path
             assert (PROJECT / path).exists() or sibling.exists(), path
             folder = Path(path) if (PROJECT / path).exists() else folder
