@@ -31,10 +31,10 @@ GPU_POOL = "gpu_embed"
 _DOC = """
 Ingests the events of shard {shard} (partition {shard} of the topic) into {stores}.
 
-* **Live**: starts by itself when messages are waiting. It takes up to `millrace_batch_size` messages from the ledger's
-  position; only its last task, `commit`, moves offsets. Trigger it without parameters to drain the shard by hand.
-* **Replay**: trigger it with `from` and `to` (when the messages were *published*), or backfill hours: the range is
-  ingested again, changes nothing that is already correct, and moves no offset.
+* **Live**: starts automatically when messages are waiting. It reads up to `millrace_batch_size` messages from the
+  ledger's position; only its last task, `commit`, moves offsets. Trigger it without parameters to drain the shard by hand.
+* **Replay**: trigger it with `from` and `to` (when the messages were *published*), or backfill hours. A
+  replay changes nothing that is already correct, and moves no offset.
 * If a store is down, only its `upsert_*` task fails; it is retried for half an hour, after which you can clear it.
 * If the embedding server is down, `embed` fails, and only the stores that need vectors wait ({vector_stores}).
 """

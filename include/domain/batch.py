@@ -33,14 +33,14 @@ EVENT_SCHEMA = pa.schema(
         pa.field("text_hash", pa.string()),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("published_at", pa.int64(), nullable=False),
-        #: Whether a store may hold an older revision of this identity that has to be removed.
+        #: Whether a store may have an older revision of this identity that has to be removed.
         pa.field("replaces", pa.bool_(), nullable=False),
     ]
 )
 
 
 class BatchMode(StrEnum):
-    """LIVE batches are consecutive and move the offsets; RANGE batches ingest a range again and move nothing."""
+    """LIVE batches are consecutive and move the offsets; RANGE batches replay a range and move nothing."""
 
     LIVE = "live"
     RANGE = "range"

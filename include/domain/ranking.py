@@ -3,7 +3,7 @@
 score(u, j) = sum over neighbours v of similarity(u, v) * weight(v, j) * 0.5 ** (age(v, j) / 90 days)
 
 (User-based collaborative filtering on text profiles with an exponential decay of old engagements; NDCG@10 on
-online-retail is .090 without the decay. docs/benchmarks.md has the figures of this code.)
+online-retail is 0.090 without the decay. docs/benchmarks.md has the figures of this code.)
 """
 
 from __future__ import annotations

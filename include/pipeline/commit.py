@@ -22,7 +22,7 @@ def commit(ref: BatchRef, ports: CommitPorts) -> None:
     """Record in the ledger that every store has the batch, move the group's offset, delete the files.
 
     The ledger is the source of truth and comes first; the group's offset follows it and only informs the trigger. A
-    range batch ingests old messages again and moves nothing.
+    range batch replays messages and moves nothing.
     """
     ports.ledger.commit(ref)
     if ref.mode == BatchMode.LIVE:
