@@ -16,23 +16,23 @@ LEFT_OUT = (
     *("pytest", "hypothesis", "ruff", "mypy", "import-linter", "types-pyyaml", "types-psutil"),
     *("nvidia-*", "cuda-*", "triton"),
 )
-#: Its builds for CPUs and for each version of CUDA have the same version and other hashes.
+#: Its builds for CPUs and for each CUDA version share a version number but have different hashes.
 WITHOUT_HASHES = ("torch",)
 
 
 def parse_entries(requirements: str) -> Iterator[tuple[str, str]]:
-    """(package, entry) for each requirement; an entry has its hashes on lines of its own."""
+    """(package, entry) for each requirement; an entry lists its hashes on separate lines."""
     for match in re.finditer(r"^([a-z0-9][a-z0-9._-]*)==.*(?:\n +--hash=.*)*", requirements, re.MULTILINE):
         yield match[1], match[0]
 
 
 def is_left_out(package: str) -> bool:
-    """Whether the image does without this package."""
+    """Whether this package is left out of the image."""
     return any(package.startswith(name[:-1]) if name.endswith("*") else package == name for name in LEFT_OUT)
 
 
 def select(requirements: str) -> str:
-    """The entries for the image."""
+    """Returns the entries for the image."""
     lines = []
     for package, entry in parse_entries(requirements):
         if not is_left_out(package):

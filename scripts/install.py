@@ -22,9 +22,9 @@ VENV = PROJECT / ".venv"
 REQUIREMENTS = PROJECT / "requirements.txt"
 
 _QUIET_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-#: uv's lines for single packages: there are hundreds.
+#: uv prints such a line for every package, and there are hundreds.
 _PACKAGE_LINE = re.compile(r" [-+~] ")
-#: What uv and pip put before an error message.
+#: What uv and pip print before an error message.
 _ERROR_PREFIX = re.compile(r"^(error|cause|caused by): +", re.IGNORECASE)
 
 
@@ -78,7 +78,7 @@ def install(python: Path, requirements: Path) -> None:
 
 
 def _install_with_uv(python: Path, requirements: Path) -> str | None:
-    """None when everything is installed, else one sentence on what went wrong."""
+    """Returns None if everything is installed, otherwise one sentence on what went wrong."""
     environment = uv_environment(os.environ, read_pip_config(python))
     pin = find_uv_pin(requirements.read_text(encoding="utf-8"))
     if _uv_version(python) != pin.split()[0].removeprefix("uv=="):
@@ -114,7 +114,7 @@ def _install_uv(python: Path, pin: str) -> str | None:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str | None:
-    """Run it and pass its progress on. Returns None, or the last line it printed if it failed."""
+    """Run a command and show its progress. Returns None, or the last line it printed if it failed."""
     last: deque[str] = deque(maxlen=1)
     try:
         process = subprocess.Popen(

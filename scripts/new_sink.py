@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_problem(name: str, project: Path) -> str:
-    """What is wrong with a name, empty if nothing is."""
+    """Returns what is wrong with a name, or an empty string if nothing is."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name == "memory":
         return f"{name!r} cannot be the name of a sink: use lower-case letters, digits and underscores, like search"
     existing = next((path for path in sink_files(name, project) if path.exists()), None)
-    return f"{existing.relative_to(project)} exists already: choose another name" if existing else ""
+    return f"{existing.relative_to(project)} already exists: choose another name" if existing else ""
 
 
 def sink_files(name: str, project: Path) -> tuple[Path, Path]:
@@ -77,7 +77,7 @@ def write_files(name: str, project: Path) -> tuple[Path, Path]:
 
 
 def build_snippets(name: str) -> dict[str, str]:
-    """What the existing files need, by what it is."""
+    """The text to insert into each existing file, by the kind of text."""
     parts = {"registration": _REGISTRATION, "opener": _OPENER, "connection": _CONNECTION, "row": _ROW}
     return {part: _fill(text, name) for part, text in parts.items()}
 

@@ -1,7 +1,7 @@
 """Run uv with pip's network settings: ``python -m scripts.run_uv pip compile ...``.
 
 Behind a company proxy, pip is usually configured already: its index, its certificates. uv does not read pip's
-configuration, so it is handed on as environment variables. Standard library only.
+configuration, so it is passed on as environment variables. Standard library only.
 """
 
 from __future__ import annotations

@@ -23,18 +23,18 @@ def build_seeds(overrides: Connections, file: Path = FILE) -> dict[str, Any]:
     ``overrides`` are connection fields that replace those of the file. Raises ``ConfigurationError``.
     """
     content = _read(file)
-    connections = _entries(content, "connections", "conn_id", "conn_type")
+    connections = _read_entries(content, "connections", "conn_id", "conn_type")
     return {
-        "connections": [_connection(entry, overrides.get(entry["conn_id"], {})) for entry in connections],
+        "connections": [_build_connection(entry, overrides.get(entry["conn_id"], {})) for entry in connections],
         "pools": [
             {"name": entry["pool_name"], "slots": entry["pool_slot"], "description": entry.get("pool_description", "")}
-            for entry in _entries(content, "pools", "pool_name")
+            for entry in _read_entries(content, "pools", "pool_name")
             # The Astro CLI skips a pool without slots too.
             if entry.get("pool_slot")
         ],
         "variables": {
             entry["variable_name"]: str(entry["variable_value"])
-            for entry in _entries(content, "variables", "variable_name", "variable_value")
+            for entry in _read_entries(content, "variables", "variable_name", "variable_value")
         },
     }
 
@@ -52,7 +52,7 @@ def _read(file: Path) -> dict[str, Any]:
     return root
 
 
-def _entries(content: Mapping[str, Any], section: str, *required: str) -> list[dict[str, Any]]:
+def _read_entries(content: Mapping[str, Any], section: str, *required: str) -> list[dict[str, Any]]:
     """The entries of a section. Raises ``ConfigurationError`` for one that lacks a required field."""
     entries = content.get(section) or []
     if not isinstance(entries, list):
@@ -63,7 +63,7 @@ def _entries(content: Mapping[str, Any], section: str, *required: str) -> list[d
     return entries
 
 
-def _connection(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _build_connection(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """One connection as Airflow's model takes it, without unset fields."""
     name = entry["conn_id"]
     extra = entry.get("conn_extra") or {}

@@ -1,6 +1,6 @@
 """What a machine needs before servers can start: the right Python, disk space, memory and free ports.
 
-Each check returns its problems as sentences that say what to do; an empty list means that all is well.
+Each check returns its problems as sentences that say what to do; an empty list means no problems.
 """
 
 from __future__ import annotations

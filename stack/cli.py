@@ -14,7 +14,7 @@ from include.errors import ConfigurationError, MillraceError
 from stack import records
 from stack.config import LocalConfig, display_path
 from stack.doctor import REQUIRED_PACKAGES, find_missing_packages, print_findings
-from stack.installation import client_environment, read_config, shell_lines
+from stack.installation import client_environment, format_shell_lines, read_config
 from stack.logs import show_logs
 from stack.stack import Stack
 from stack.status import format_table
@@ -121,7 +121,7 @@ def _status(config: LocalConfig, _: argparse.Namespace) -> int:
 
 
 def _env(config: LocalConfig, _: argparse.Namespace) -> int:
-    print(shell_lines(client_environment(config)), end="")
+    print(format_shell_lines(client_environment(config)), end="")
     return 0
 
 
@@ -141,7 +141,7 @@ def _confirm(question: str) -> bool:
     try:
         return input(question) == "y"
     except EOFError:
-        # No one can answer, as in a script without --yes.
+        # There is no one to answer, as in a script without --yes.
         print()
         return False
 
@@ -188,7 +188,7 @@ def _build_parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", help="show the last lines of the servers' logs")
     logs.add_argument("server", nargs="?", help="one server (default: all)")
     logs.add_argument("-n", "--lines", type=int, default=20, help="the number of lines (default: 20)")
-    logs.add_argument("-f", "--follow", action="store_true", help="continue with new lines until Ctrl-C")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow the logs until Ctrl-C")
     commands.add_parser("doctor", help="check whether this machine can run the servers, and what to do if not")
-    commands.add_parser("lock-jars", help="generate stack/jars.lock again")
+    commands.add_parser("lock-jars", help="regenerate stack/jars.lock")
     return parser

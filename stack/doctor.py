@@ -1,6 +1,6 @@
 """Checks whether this machine can run the local stack, before anything is started: one line per check.
 
-It works on a bare Python without any package: a check that needs a package then says that it was not made.
+It works on a bare Python without any package: a check that needs a package then says that it was not run.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def client_environment(config: LocalConfig) -> dict[str, str]:
     return variables
 
 
-def shell_lines(environment: Mapping[str, str]) -> str:
+def format_shell_lines(environment: Mapping[str, str]) -> str:
     """Lines for ``eval "$(python -m stack env)"``."""
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
 

@@ -61,7 +61,7 @@ def _parse_line(number: int, line: str) -> Jar:
     if len(coordinate) not in (3, 4) or len(parts[2]) != 64:
         raise ConfigurationError(
             f"{LOCK.name} line {number} is not 'server group:artifact:version[:classifier] sha256': "
-            "generate the file again with python -m stack lock-jars"
+            "regenerate the file with python -m stack lock-jars"
         )
     classifier = coordinate[3] if len(coordinate) == 4 else ""
     return Jar(parts[0], coordinate[0], coordinate[1], coordinate[2], classifier, parts[2])
@@ -105,7 +105,7 @@ def _download_all(
         pool.shutdown(cancel_futures=True)
 
 
-def repository() -> str:
+def repository_url() -> str:
     """The URL of the repository: ``MILLRACE_MAVEN_REPOSITORY``, by default Maven Central as jgo knows it."""
     from jgo.constants import MAVEN_CENTRAL_URL
 
@@ -118,7 +118,7 @@ def is_repository_reachable() -> bool:
     import requests
 
     try:
-        return bool(requests.head(f"{repository()}/", timeout=10, allow_redirects=True).status_code < 500)
+        return bool(requests.head(f"{repository_url()}/", timeout=10, allow_redirects=True).status_code < 500)
     except requests.RequestException:
         return False
 
@@ -150,7 +150,10 @@ def _download_once(jar: Jar, cache: Path, cancelled: threading.Event) -> None:
     partial = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.partial")
     digest = hashlib.sha256()
     try:
-        with http.get(f"{repository()}/{jar.file}", stream=True, timeout=30) as response, partial.open("wb") as file:
+        with (
+            http.get(f"{repository_url()}/{jar.file}", stream=True, timeout=30) as response,
+            partial.open("wb") as file,
+        ):
             response.raise_for_status()
             for chunk in response.iter_content(chunk_size=1 << 16):
                 if cancelled.is_set():

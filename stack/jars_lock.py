@@ -37,11 +37,11 @@ def _resolve(server: str, coordinates: tuple[str, ...], folder: str) -> list[Jar
             name = (dependency.groupId, dependency.artifactId, dependency.classifier)
             is_runtime = dependency.type == "jar" and dependency.scope in (None, "compile", "runtime")
             if is_runtime and name not in jars:
-                jars[name] = _jar(server, dependency)
+                jars[name] = _build_jar(server, dependency)
     return list(jars.values())
 
 
-def _jar(server: str, dependency: Any) -> Jar:
+def _build_jar(server: str, dependency: Any) -> Jar:
     content = Path(str(dependency.artifact.resolve())).read_bytes()
     return Jar(
         server,

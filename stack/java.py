@@ -31,7 +31,7 @@ def jvm_library() -> Path:
     return Path(str(JAVA_HOME)) / "lib" / "server" / name
 
 
-def class_path(context: Context, server: str) -> list[str]:
+def fetch_class_path(context: Context, server: str) -> list[str]:
     """The jar files of a server. Downloads those that are missing."""
     files = fetch(read_lock(server), context.config.jar_cache, context.report_progress, context.cancelled)
     return [str(file) for file in files]
@@ -52,7 +52,7 @@ def write_settings(context: Context, server: str, options: tuple[str, ...], valu
     content = {
         "library": str(jvm_library()),
         "options": [heap_option(context.config, server), *OPTIONS, *options],
-        "class_path": class_path(context, server),
+        "class_path": fetch_class_path(context, server),
         **values,
     }
     write_private(settings_file(context.config, server), json.dumps(content, indent=1))

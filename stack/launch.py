@@ -24,7 +24,7 @@ def process_fingerprint(pid: int) -> str | None:
     try:
         if psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-        return f"{_boot_id()}/{_start_ticks(pid)}"
+        return f"{_read_boot_id()}/{_read_start_ticks(pid)}"
     except (psutil.Error, ValueError):
         return None
 
@@ -82,7 +82,7 @@ def write_record(path: Path, name: str) -> None:
     partial.replace(path)
 
 
-def _start_ticks(pid: int) -> int:
+def _read_start_ticks(pid: int) -> int:
     """The start time of a process in clock ticks, since boot on Linux and since 1970 elsewhere."""
     import psutil
 
@@ -97,7 +97,7 @@ def _start_ticks(pid: int) -> int:
             return round((created - boot) * ticks)
 
 
-def _boot_id() -> str:
+def _read_boot_id() -> str:
     # Process ids and start times since boot can repeat after a reboot.
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -14,7 +14,7 @@ _BLOCK = 1 << 16
 
 def show_logs(config: LocalConfig, server: str | None, lines: int, follow: bool, report: Report = print) -> None:
     """Report the last lines of one log, or of all. With ``follow``, continue with new lines until interrupted."""
-    files = _files(config, server)
+    files = _find_files(config, server)
     positions = {file: file.stat().st_size for file in files}
     for file in files:
         report(f"==> {file} <==")
@@ -26,7 +26,7 @@ def show_logs(config: LocalConfig, server: str | None, lines: int, follow: bool,
             positions[file] = _report_new_lines(file, positions[file], report)
 
 
-def _files(config: LocalConfig, server: str | None) -> list[Path]:
+def _find_files(config: LocalConfig, server: str | None) -> list[Path]:
     files = sorted(config.logs.glob("*.log"))
     if server is None and files:
         return files

@@ -2,7 +2,7 @@
 
 Milvus has a setting for the ports it listens on, but none for the address. The kernel hands each ``bind`` of the
 command to this process (seccomp user notification; Linux 5.5 or later, no privileges needed), which replaces the
-wildcard address by 127.0.0.1 and lets the call continue. If the kernel refuses, the command runs unrestricted, with a
+wildcard address with 127.0.0.1 and lets the call continue. If the kernel refuses, the command runs unrestricted, with a
 warning. Signals are forwarded, and the exit status is that of the command. Standard library only. See docs/adr/0011.
 """
 
@@ -45,7 +45,7 @@ def loopback_address(address: bytes) -> bytes | None:
     return None
 
 
-def _filter(audit_arch: int, bind: int) -> bytes:
+def _build_filter(audit_arch: int, bind: int) -> bytes:
     """A seccomp program that notifies on bind and allows everything else."""
     steps = [
         (_LOAD, 0, 0, 4),
@@ -65,7 +65,7 @@ def _install() -> int:
         raise OSError(f"not supported for {sys.platform} on {platform.machine()}")
     audit_arch, seccomp, bind = system
     libc = ctypes.CDLL(None, use_errno=True)
-    program = _filter(audit_arch, bind)
+    program = _build_filter(audit_arch, bind)
     buffer = ctypes.create_string_buffer(program)
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)))
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

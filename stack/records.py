@@ -36,7 +36,7 @@ class Record:
         """The running processes of its group. Empty once it has ended: an unrelated group may then have its id."""
         if not self.alive:
             return []
-        group = [pid for pid in list_session_members(self.sid) if _group(pid) == self.pgid]
+        group = [pid for pid in list_session_members(self.sid) if _find_group(pid) == self.pgid]
         return group or [self.pid]
 
 
@@ -93,7 +93,7 @@ def find_processes(run: Path) -> set[int]:
         if not record.alive:
             continue
         pids.update(record.members())
-        if _session(record.pid) == record.sid:
+        if _find_session(record.pid) == record.sid:
             pids.update(list_session_members(record.sid))
     return pids - {os.getpid()}
 
@@ -130,14 +130,14 @@ def kill(pids: set[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _group(pid: int) -> int | None:
+def _find_group(pid: int) -> int | None:
     try:
         return os.getpgid(pid)
     except ProcessLookupError:
         return None
 
 
-def _session(pid: int) -> int | None:
+def _find_session(pid: int) -> int | None:
     try:
         return os.getsid(pid)
     except ProcessLookupError:

@@ -32,7 +32,7 @@ type Connections = Mapping[str, Mapping[str, Any]]
 
 
 class ServerError(PermanentError):
-    """A local server did not come up. The message names its log and ends with the last lines of it."""
+    """A local server did not come up. The message names its log and ends with its last lines."""
 
 
 class CancelledError(MillraceError):

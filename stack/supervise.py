@@ -68,7 +68,7 @@ class Supervisor:
 
     def start(self, servers: list[Server]) -> None:
         """Start the supervisor without any servers. Returns once it responds; raises ``ServerError`` if it does not."""
-        write_private(self._file, self._configuration(servers))
+        write_private(self._file, self._build_configuration(servers))
         argv = (sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._file))
         spec = write_spec(self._config, records.SUPERVISOR, Launch(argv, self._config.run))
         log = self._config.log(records.SUPERVISOR)
@@ -90,7 +90,7 @@ class Supervisor:
             return {}
         with self._rpc() as rpc:
             response = rpc.supervisor.getAllProcessInfo()
-        return {entry.name: entry for entry in map(_state, _dictionaries(response))}
+        return {entry.name: entry for entry in map(_parse_state, _select_dictionaries(response))}
 
     def start_server(self, name: str) -> None:
         """Start a server and return immediately; it may still fail to start."""
@@ -154,7 +154,7 @@ class Supervisor:
         name = hashlib.sha256(str(self._config.home).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"millrace-{os.geteuid()}-{name}.sock"
 
-    def _configuration(self, servers: list[Server]) -> str:
+    def _build_configuration(self, servers: list[Server]) -> str:
         log = self._config.log(records.SUPERVISOR)
         head: dict[str, dict[str, object]] = {
             "supervisord": {
@@ -172,10 +172,12 @@ class Supervisor:
                 "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
             },
         }
-        programs = {f"program:{s.name}": self._program(s, priority) for priority, s in enumerate(servers, start=1)}
-        return "\n".join(_section(title, values) for title, values in {**head, **programs}.items())
+        programs = {
+            f"program:{s.name}": self._build_program(s, priority) for priority, s in enumerate(servers, start=1)
+        }
+        return "\n".join(_format_section(title, values) for title, values in {**head, **programs}.items())
 
-    def _program(self, server: Server, priority: int) -> dict[str, object]:
+    def _build_program(self, server: Server, priority: int) -> dict[str, object]:
         spec = spec_path(self._config, server.name)
         return {
             "command": shlex.join(launch_command(spec)),
@@ -212,16 +214,16 @@ def _build_transport(path: Path) -> xmlrpc.client.Transport:
     return transport
 
 
-def _section(title: str, values: dict[str, object]) -> str:
+def _format_section(title: str, values: dict[str, object]) -> str:
     lines = (f"{name}={str(value).replace('%', '%%')}" for name, value in values.items() if value != "")
     return "\n".join([f"[{title}]", *lines, ""])
 
 
-def _dictionaries(response: object) -> list[dict[str, object]]:
+def _select_dictionaries(response: object) -> list[dict[str, object]]:
     return [entry for entry in response if isinstance(entry, dict)] if isinstance(response, list) else []
 
 
-def _state(entry: dict[str, object]) -> ProgramState:
+def _parse_state(entry: dict[str, object]) -> ProgramState:
     return ProgramState(
         name=str(entry["name"]),
         state=str(entry["statename"]),

@@ -10,7 +10,7 @@ from stack.jvm.host import Settings, read_settings, serve_until_stopped, start_j
 _SET_PASSWORD = "ALTER USER neo4j SET PLAINTEXT PASSWORD $password CHANGE NOT REQUIRED"
 
 
-def _build(settings: Settings) -> Any:
+def _build_service(settings: Settings) -> Any:
     import jpype
 
     paths = jpype.JClass("java.nio.file.Paths")
@@ -28,7 +28,7 @@ def _set_password(service: Any, password: str) -> None:
 def main() -> None:
     settings = read_settings()
     start_jvm(settings)
-    service = _build(settings)
+    service = _build_service(settings)
     _set_password(service, os.environ["MILLRACE_NEO4J_PASSWORD"])
     print(f"listening as configured in {settings['file']}, data in {settings['folder']}", flush=True)
 

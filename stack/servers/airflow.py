@@ -51,7 +51,7 @@ def environment(context: Context) -> dict[str, str]:
     """The environment of every Airflow process, including commands that a user runs. ``extra_environment`` wins."""
     config, secrets = context.config, context.secrets
     sections = {
-        "CORE": _core(context),
+        "CORE": _build_core_section(context),
         "DATABASE": {
             "SQL_ALCHEMY_CONN": dsn(config, secrets, "airflow").replace("postgresql://", "postgresql+psycopg2://", 1),
             "LOAD_DEFAULT_CONNECTIONS": "False",
@@ -77,7 +77,7 @@ def environment(context: Context) -> dict[str, str]:
     return python_environment(config, AIRFLOW_HOME=str(home(config)), **_LIBRARIES, **config.client_variables, **flat)
 
 
-def _core(context: Context) -> dict[str, str]:
+def _build_core_section(context: Context) -> dict[str, str]:
     config = context.config
     return {
         "DAGS_FOLDER": str(config.dags_folder),
@@ -120,10 +120,10 @@ def _seed(context: Context) -> None:
 
 
 def _check_api(context: Context) -> None:
-    _healthy_component(context, "metadatabase")
+    _read_healthy_component(context, "metadatabase")
 
 
-def _healthy_component(context: Context, name: str) -> dict[str, object]:
+def _read_healthy_component(context: Context, name: str) -> dict[str, object]:
     """What Airflow reports about one of its components. Raises ``TransientError`` unless it is healthy."""
     health = http_get_json(f"{_url(context.config)}/api/v2/monitor/health", seconds=5)
     component = health.get(name)
@@ -134,7 +134,7 @@ def _healthy_component(context: Context, name: str) -> dict[str, object]:
 
 def _check_heartbeat(context: Context, server: str, component: str) -> None:
     """Whether a process without a port has sent a heartbeat since it was started."""
-    heartbeat = _healthy_component(context, component).get(f"latest_{component}_heartbeat")
+    heartbeat = _read_healthy_component(context, component).get(f"latest_{component}_heartbeat")
     started = datetime.fromtimestamp(records.record_path(context.config.run, server).stat().st_mtime, UTC)
     if not isinstance(heartbeat, str) or datetime.fromisoformat(heartbeat) < started:
         raise TransientError(f"{server} has not sent a heartbeat yet")
@@ -148,11 +148,11 @@ def _client_variables(config: LocalConfig, secrets: Secrets) -> Mapping[str, str
     }
 
 
-def _fernet_key() -> str:
+def _generate_fernet_key() -> str:
     return base64.urlsafe_b64encode(random.token_bytes(32)).decode()
 
 
-def _worker(name: str, priority: int, component: str, *options: str, stop_seconds: int) -> Server:
+def _build_worker(name: str, priority: int, component: str, *options: str, stop_seconds: int) -> Server:
     launch: Callable[[Context], Launch] = lambda context: _launch(context, name, *options)  # noqa: E731
     return Server(
         name=name,
@@ -173,7 +173,7 @@ SERVERS = (
         packages=("airflow", "yaml"),
         secrets={
             "airflow_admin": random_token,
-            "airflow_fernet_key": _fernet_key,
+            "airflow_fernet_key": _generate_fernet_key,
             "airflow_jwt_secret": lambda: random.token_hex(64),
             "airflow_api_secret": random_token,
         },
@@ -189,7 +189,7 @@ SERVERS = (
         stop=Stop(timeout_seconds=15, order=20),
     ),
     # The API server reads task logs from disk, so the workers need no log servers, which would bind every interface.
-    _worker("scheduler", 90, "scheduler", "--skip-serve-logs", stop_seconds=30),
-    _worker("dag-processor", 100, "dag_processor", stop_seconds=15),
-    _worker("triggerer", 110, "triggerer", "--skip-serve-logs", stop_seconds=15),
+    _build_worker("scheduler", 90, "scheduler", "--skip-serve-logs", stop_seconds=30),
+    _build_worker("dag-processor", 100, "dag_processor", stop_seconds=15),
+    _build_worker("triggerer", 110, "triggerer", "--skip-serve-logs", stop_seconds=15),
 )

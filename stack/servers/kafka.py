@@ -19,7 +19,7 @@ _LOG4J = """\
 """
 
 
-def _properties(config: LocalConfig) -> dict[str, object]:
+def _build_properties(config: LocalConfig) -> dict[str, object]:
     controller = config.address("kafka_controller")
     return {
         "process.roles": "broker,controller",
@@ -55,10 +55,10 @@ def _prepare(context: Context) -> None:
     config = context.config
     folder = config.data("kafka")
     folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"{name}={value}\n" for name, value in _properties(config).items())
+    lines = "".join(f"{name}={value}\n" for name, value in _build_properties(config).items())
     write_private(config.run / "kafka.properties", lines)
     write_private(config.run / "kafka.log4j2.xml", _LOG4J)
-    jars = ":".join(java.class_path(context, "kafka"))
+    jars = ":".join(java.fetch_class_path(context, "kafka"))
     options = (
         java.heap_option(config, "kafka"),
         *java.OPTIONS,

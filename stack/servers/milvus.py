@@ -62,7 +62,7 @@ def _unpack(context: Context) -> None:
             raise
 
 
-def _template() -> dict[str, Any]:
+def _read_template() -> dict[str, Any]:
     """The engine's own configuration, with the defaults that its own wrapper would fill in."""
     import milvus
     import yaml
@@ -73,8 +73,8 @@ def _template() -> dict[str, Any]:
     return content
 
 
-def _configuration(config: LocalConfig) -> dict[str, Any]:
-    content = _template()
+def _build_configuration(config: LocalConfig) -> dict[str, Any]:
+    content = _read_template()
     data = config.data("milvus")
     for section, port in _ROLES.items():
         content[section] |= {"ip": LOOPBACK, "port": config.ports[port]}
@@ -93,7 +93,7 @@ def _configuration(config: LocalConfig) -> dict[str, Any]:
     return content
 
 
-def _etcd(config: LocalConfig) -> dict[str, Any]:
+def _build_etcd_configuration(config: LocalConfig) -> dict[str, Any]:
     client, peer = (f"http://{config.address(name)}" for name in ("milvus_etcd", "milvus_etcd_peer"))
     return {
         "name": "default",
@@ -117,8 +117,8 @@ def _prepare(context: Context) -> None:
     _unpack(context)
     config.data("milvus").mkdir(parents=True, exist_ok=True)
     folder = config.run / "milvus" / "configs"
-    write_private(folder / "milvus.yaml", yaml.safe_dump(_configuration(config)))
-    write_private(folder / "etcd.yaml", yaml.safe_dump(_etcd(config)))
+    write_private(folder / "milvus.yaml", yaml.safe_dump(_build_configuration(config)))
+    write_private(folder / "etcd.yaml", yaml.safe_dump(_build_etcd_configuration(config)))
     write_private(folder / "glog.conf", "--logtostderr=true\n--minloglevel=1\n")
 
 

@@ -18,7 +18,7 @@ _OPTIONS = (
 )
 
 
-def _configuration(config: LocalConfig) -> dict[str, str]:
+def _build_configuration(config: LocalConfig) -> dict[str, str]:
     """A small footprint and no usage reports. The kernel rejects names it does not know, so a typo fails the start."""
     return {
         "server.bolt.enabled": "true",
@@ -40,7 +40,7 @@ def _prepare(context: Context) -> None:
     folder = config.data("neo4j")
     folder.mkdir(parents=True, exist_ok=True)
     file = config.run / "neo4j.conf"
-    write_private(file, "".join(f"{name}={value}\n" for name, value in _configuration(config).items()))
+    write_private(file, "".join(f"{name}={value}\n" for name, value in _build_configuration(config).items()))
     java.write_settings(context, "neo4j", _OPTIONS, {"folder": str(folder), "file": str(file)})
 
 

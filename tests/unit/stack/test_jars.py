@@ -258,9 +258,9 @@ def test_a_repository_is_reachable_unless_it_fails(repository: Repository, monke
 def test_a_mirror_replaces_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trailing slash does not matter, and an unset or empty setting means the default."""
     monkeypatch.setenv("MILLRACE_MAVEN_REPOSITORY", "http://mirror/maven2/")
-    assert jars.repository() == "http://mirror/maven2"
+    assert jars.repository_url() == "http://mirror/maven2"
     monkeypatch.setenv("MILLRACE_MAVEN_REPOSITORY", "")
-    default = jars.repository()
+    default = jars.repository_url()
     monkeypatch.delenv("MILLRACE_MAVEN_REPOSITORY")
-    assert jars.repository() == default
+    assert jars.repository_url() == default
     assert default.startswith("https://")

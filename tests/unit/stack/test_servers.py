@@ -253,7 +253,7 @@ def test_a_folder_of_another_user_is_rejected(tmp_path: Path) -> None:
 
 def test_each_database_has_its_owner(context: Context) -> None:
     """The set-up has one statement per line: two roles with passwords, each with a database closed to others."""
-    lines = postgres._setup_statements(context.secrets).splitlines()
+    lines = postgres._build_setup_statements(context.secrets).splitlines()
     for name, password in (
         ("airflow", context.secrets["postgres_airflow"]),
         ("warehouse", context.secrets["postgres_warehouse"]),

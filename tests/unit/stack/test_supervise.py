@@ -40,7 +40,7 @@ def parse(config: LocalConfig, path: Path) -> Any:
 
     for folder in (config.logs, config.run):
         folder.mkdir(parents=True)
-    path.write_text(Supervisor(config)._configuration(list(SERVERS)), encoding="utf-8")
+    path.write_text(Supervisor(config)._build_configuration(list(SERVERS)), encoding="utf-8")
     options = ServerOptions()
     options.realize(["-n", "-c", str(path)])
     return options
