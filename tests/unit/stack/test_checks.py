@@ -97,7 +97,7 @@ def test_all_problems_are_reported_together(
     assert "--only" in rest[2]
 
 
-def test_no_servers_need_no_checks(config: LocalConfig, occupied_port: int) -> None:
+def test_without_servers_nothing_is_checked(config: LocalConfig, occupied_port: int) -> None:
     """A second ``up`` of a running stack must not complain about its own ports."""
     checks.check_machine(config, [])
     with pytest.raises(ConfigurationError, match=f"port {occupied_port}"):

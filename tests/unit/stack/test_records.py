@@ -39,9 +39,9 @@ print(child.pid, orphan, flush=True)
 child.wait()
 """
 
-#: A process that keeps starting children, one of them through a shell.
+#: A process that keeps starting children, directly and through a shell.
 FORKING = """
-import subprocess, sys, time
+import subprocess
 print(flush=True)
 nested = subprocess.Popen(["sh", "-c", "while :; do sleep 0.02; done"])
 while True:
@@ -262,7 +262,7 @@ def test_a_killed_supervisor_has_no_orphans(start: Start) -> None:
 
 
 def test_processes_that_were_just_forked_are_not_orphans(start: Start) -> None:
-    """A scan does not take a process that is forked while it runs for an orphan: that process would be killed."""
+    """A process forked during a scan is not mistaken for an orphan, which would be killed."""
     supervisor, _ = start(sys.executable, "-I", "-S", "-c", FORKING)
     for _ in range(100):
         assert launch.find_orphans(supervisor) == set()
