@@ -32,7 +32,8 @@ _DOC = """
 Ingests the events of shard {shard} (partition {shard} of the topic) into {stores}.
 
 * **Live**: starts automatically when messages are waiting. It reads up to `millrace_batch_size` messages from the
-  ledger's position; only its last task, `commit`, moves offsets. Trigger it without parameters to drain the shard by hand.
+  ledger's position; only its last task, `commit`, moves offsets. Trigger it without parameters to drain the shard
+  manually.
 * **Replay**: trigger it with `from` and `to` (when the messages were *published*), or backfill hours. A
   replay changes nothing that is already correct, and moves no offset.
 * If a store is down, only its `upsert_*` task fails; it is retried for half an hour, after which you can clear it.

@@ -1,6 +1,6 @@
 """The time from publishing an event to the user's new list in Redis, on an idle system with all servers and Airflow.
 
-First the made-up shop is published and processed. Then, one at a time, a user buys the top item of their list; the
+First the simulated shop is published and processed. Then, one at a time, a user buys the top item of their list; the
 time ends when the list in Redis is newer than the event and no longer has the item. About 12 minutes.
 """
 

@@ -1,4 +1,4 @@
-"""The input of the benchmarks: the retail events if the file exists next to the project, otherwise a made-up shop."""
+"""The input of the benchmarks: the retail events if the file exists next to the project, otherwise a simulated shop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOP_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 
 def label() -> str:
     """Returns the name of the input."""
-    return "online-retail" if RETAIL.exists() else "the made-up shop"
+    return "online-retail" if RETAIL.exists() else "the simulated shop"
 
 
 def lines(count: int) -> list[bytes]:
