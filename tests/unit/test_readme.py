@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 
+from rich.console import Console
+
+from demo.manifest import Manifest
+from demo.reader import UserRecommendations
+from demo.reconcile import Counts
+from demo.report import build_report, print_counts, print_seconds, print_users
+from include.bootstrap import SINKS
 from stack.installation import DEFAULT_PORTS
 from tests.pages import DOCS, PROJECT, README, page_name, page_text, section
 
@@ -16,6 +24,12 @@ def demo_output() -> str:
     return str(block)
 
 
+def labels(line: str) -> list[str]:
+    """The labels in a line of output, without numbers, ids and values after a colon."""
+    cells = re.split("[┃│]|, ", line.partition(":")[0])
+    return [cell.strip() for cell in cells if re.search("[a-z]", cell) and not re.search("[0-9]", cell)]
+
+
 def test_the_readme_is_short() -> None:
     """Newcomers can read the whole page; details belong in docs/."""
     assert len(page_text(README).splitlines()) <= MAX_LINES
@@ -26,6 +40,20 @@ def test_the_readme_shows_real_output_of_the_demo() -> None:
     block = demo_output()
     assert "delivered" in block
     assert "with similar taste" in block
+
+
+def test_the_output_has_the_demos_headings() -> None:
+    """Every title, column and row label in the block is one that the demo prints."""
+    out = StringIO()
+    console = Console(file=out, width=200)
+    counts = Counts(0, 0, 0, {}, dict.fromkeys(SINKS, 0), 0)
+    print_counts(console, counts, counts, 0)
+    print_seconds(console, build_report(counts, Manifest("", 1, "", 0, 0.0), 0.0))
+    print_users(console, [UserRecommendations("user", "similar_users", [], ["an item"])])
+    for line in demo_output().splitlines():
+        if not re.match(r" +\d+\. ", line):  # a recommended item
+            for label in labels(line):
+                assert label in out.getvalue()
 
 
 def test_every_dag_is_in_the_table() -> None:
