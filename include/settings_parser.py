@@ -51,9 +51,8 @@ class SettingsParser:
         text = self._text(name)
         if text is None:
             return default
-        # Not int() alone, which also accepts 1_000 and digits of other scripts. A line end may come from a form.
-        digits = text.strip()
-        number = int(digits) if digits.isascii() and digits.isdigit() else None
+        # Not int() alone: it also accepts 1_000, ' 7' and digits of other scripts.
+        number = int(text) if text.isascii() and text.isdigit() else None
         if number is None or not least <= number <= most:
             or_else = f", or {alternative}" if alternative else ""
             raise self._invalid(name, text, f"a whole number from {least} to {most}{or_else}")
@@ -64,9 +63,9 @@ class SettingsParser:
         text = self._text(name)
         if text is None:
             return default
-        if text.strip().lower() in _TRUE:
+        if text.lower() in _TRUE:
             return True
-        if text.strip().lower() in _FALSE:
+        if text.lower() in _FALSE:
             return False
         raise self._invalid(name, text, "true or false")
 

@@ -137,7 +137,7 @@ class AirflowSettings:
         for name in _VARIABLES:
             value = Variable.get(f"millrace_{name}", default=None)
             if value is not None:
-                values[name] = value
+                values[name] = str(value).strip()  # a text pasted into Airflow's form may end in a newline
         return pipeline_settings(values)
 
     def store(self, name: str) -> StoreSettings:

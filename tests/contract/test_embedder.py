@@ -141,7 +141,7 @@ class TestServer:
         """Vectors of another dimension than configured are refused, so that they are never stored."""
         with (
             closing(OpenAIEmbedder(replace(settings, dimension=768))) as client,
-            pytest.raises(PermanentError, match="MILLRACE_EMBED_DIMENSION is 768"),
+            pytest.raises(PermanentError, match=r"set to 768 \(MILLRACE_EMBED_DIMENSION"),
         ):
             client.embed(["a"])
 

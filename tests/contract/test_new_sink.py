@@ -102,4 +102,4 @@ def test_a_name_that_cannot_be_a_module_is_rejected(new_sink: Any, name: str) ->
 
 def test_an_existing_sink_is_not_overwritten(new_sink: Any) -> None:
     """The error names the file that exists."""
-    assert new_sink.find_problem("mongo", PROJECT).startswith("include/sinks/mongo.py exists")
+    assert new_sink.find_problem("mongo", PROJECT).startswith("include/sinks/mongo.py already exists")

@@ -189,7 +189,7 @@ def test_variables_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MILLRACE_BATCH_PATH", "s3://bucket/x")
     monkeypatch.setenv("MILLRACE_BATCH_SIZE", "100")
     assert AirflowSettings().pipeline == PipelineSettings(shards=64, batch_size=100, batch_path="s3://bucket/x")
-    monkeypatch.setenv("AIRFLOW_VAR_MILLRACE_BATCH_SIZE", "200")
+    monkeypatch.setenv("AIRFLOW_VAR_MILLRACE_BATCH_SIZE", "200\n")
     monkeypatch.setenv("AIRFLOW_VAR_MILLRACE_SHARDS", "2")
     settings = AirflowSettings().pipeline
     assert settings.batch_size == 200
