@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +25,7 @@ from include.sources.kafka import KafkaSource
 from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
 from include.stores.warehouse.warehouse import Warehouse
+from stack import records
 from stack.stack import Stack
 
 FINISHED_STATES = ("success", "failed", "skipped")
@@ -43,6 +47,7 @@ class System:
     """Access to Kafka, the stores, Airflow's REST API and the endpoint."""
 
     def __init__(self, stack: Stack) -> None:
+        self._run_folder = stack.config.run
         environment = stack.environment()
         self.settings = EnvironmentSettings(environment)
         self.reader = httpx.Client(base_url=environment["MILLRACE_READER_URL"], timeout=10, trust_env=False)
@@ -70,6 +75,31 @@ class System:
                 publisher.send(shard_of(user, self.shards), user.encode(), payload, timestamp_ms)
         publisher.flush()
         publisher.close()
+
+    def committed_offsets(self) -> list[int | None]:
+        """The group's offset in each shard."""
+        return [self.source.read_committed_offset(shard) for shard in range(self.shards)]
+
+    def stores_with(self, event_id: str) -> set[str]:
+        """The names of the stores that have this event."""
+        contents = self.read_stores()
+        stores = {"mongo": contents.mongo, "milvus": contents.milvus, "neo4j": contents.neo4j}
+        names = {name for name, events in stores.items() if event_id in events}
+        return names | ({"warehouse"} if any(event_id in row for row in contents.warehouse) else set())
+
+    @contextmanager
+    def pause(self, server: str) -> Iterator[None]:
+        """Stop the processes of a server from running, so that it accepts connections but does not answer."""
+        record = records.read_record(self._run_folder, server)
+        assert record is not None
+        processes = record.members()
+        try:
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
 
     def wait_until_quiesced(self) -> None:
         """Wait until everything is ingested, aggregated and recommended."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.system import StoreContents, System, hour_before
+from include.domain.identity import event_id
+from tests.e2e.system import StoreContents, System, hour_before, wait_for
 
 USERS = 24
 ITEMS = [f"{colour} {thing}" for colour in ("red", "green", "blue", "white") for thing in ("cup", "lamp", "chair")]
@@ -152,3 +153,24 @@ def test_a_backfill_restores_aggregates(system: System, initial: StoreContents) 
     assert len(states) == len(hours)
     assert set(states) == {"success"}
     assert system.read_stores().engagement == initial.engagement
+
+
+def test_an_embedding_outage_delays_only_milvus(system: System, initial: StoreContents) -> None:
+    """While the embedding server hangs, a new event reaches every other store; Milvus and the commit follow."""
+    assert initial
+    message = {
+        "message_id": "late",
+        "kind": "message",
+        "item_id": "i0",
+        "text": "a text that was never embedded before",
+    }
+    new_event = event_id("user 0", "late")
+    offsets = system.committed_offsets()
+    with system.pause("embed"):
+        system.publish({"user 0": [make_event(0, **message)]}, NOW)
+        others = {"mongo", "neo4j", "warehouse"}
+        wait_for("the event in every store but Milvus", lambda: system.stores_with(new_event) == others)
+        assert system.committed_offsets() == offsets
+    wait_for("the event in Milvus", lambda: system.stores_with(new_event) == {*others, "milvus"})
+    system.wait_until_quiesced()
+    assert system.committed_offsets() != offsets
