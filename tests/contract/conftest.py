@@ -19,6 +19,7 @@ import pytest
 from include.settings import KafkaSettings, MilvusSettings, MongoSettings, Neo4jSettings, RedisSettings
 from stack.installation import config_on_free_ports, read_config
 from stack.stack import Stack
+from tests.contract.local_stack import ReportLog, temporary_stack
 
 
 @dataclass
@@ -142,3 +143,16 @@ def warehouse_dsn(servers: Servers, unique: str) -> Iterator[str]:
 def redis_settings(servers: Servers) -> RedisSettings:
     """All tests share one database, and use different names for generations and users."""
     return RedisSettings(servers.environment("redis")["MILLRACE_REDIS_URL"])
+
+
+@pytest.fixture
+def reports() -> ReportLog:
+    """What a test's own stack reports."""
+    return ReportLog()
+
+
+@pytest.fixture
+def stack(reports: ReportLog) -> Iterator[Stack]:
+    """A stack that one test starts, stops and breaks; ``servers`` is the one that tests share."""
+    with temporary_stack(reports) as stack:
+        yield stack

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -29,20 +28,8 @@ from tests.contract.local_stack import (
     reader_is_healthy,
     run_command,
     running_starter,
-    temporary_stack,
     wait_until,
 )
-
-
-@pytest.fixture
-def reports() -> ReportLog:
-    return ReportLog()
-
-
-@pytest.fixture
-def stack(reports: ReportLog) -> Iterator[Stack]:
-    with temporary_stack(reports) as stack:
-        yield stack
 
 
 def test_up_returns_when_servers_are_healthy_and_down_stops_all(stack: Stack, reports: ReportLog) -> None:

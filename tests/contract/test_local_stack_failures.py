@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -32,21 +31,9 @@ from tests.contract.local_stack import (
     reader_is_healthy,
     run_command,
     running_starter,
-    temporary_stack,
     unrelated_process_recorded_as,
     wait_until,
 )
-
-
-@pytest.fixture
-def reports() -> ReportLog:
-    return ReportLog()
-
-
-@pytest.fixture
-def stack(reports: ReportLog) -> Iterator[Stack]:
-    with temporary_stack(reports) as stack:
-        yield stack
 
 
 def test_a_server_that_never_responds_is_reported_with_its_log(stack: Stack, reports: ReportLog) -> None:

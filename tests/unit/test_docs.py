@@ -21,7 +21,7 @@ ADRS = sorted(path.name for path in (DOCS / "adr").glob("[0-9]*.md"))
 _NOT_IN_THE_PROJECT = ("docker/.env", "include/sinks/search.py", "tests/contract/test_search.py")
 #: A project path in backticks: a known folder, then anything without spaces.
 _PATH = re.compile(r"`((?:dags|demo|docs|docker|include|plugins|scripts|stack|tests)/[\w./-]*)`")
-_HOSTS = re.compile(r"pypi\.org|pythonhosted|maven\.org|apache\.org/maven|docker\.io|/home/\w|/root/|/Users/")
+_HOSTS = re.compile(r"pypi\.org|pythonhosted|maven\.org|apache\.org/maven|docker\.io|/(?:home/\w|root/|Users/)")
 _LINK = re.compile(r"\]\((?P<target>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*=")
 
