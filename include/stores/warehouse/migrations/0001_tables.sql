@@ -1,4 +1,4 @@
--- The warehouse. Every statement may run again. Ids sort by bytes, whatever the collation of the database.
+-- The tables. Ids sort by bytes, whatever the collation of the database.
 CREATE SCHEMA IF NOT EXISTS pipeline;
 CREATE SEQUENCE IF NOT EXISTS pipeline.marks;
 CREATE TABLE IF NOT EXISTS pipeline.schema_version (version integer NOT NULL);
