@@ -23,6 +23,7 @@ from demo.shop import Shop
 from include.errors import ConfigurationError, MillraceError
 from stack.config import PROJECT, display_path
 from stack.installation import read_config
+from stack.private import create_folder, private_umask
 from stack.stack import Stack
 
 #: scripts/install.py writes the duration of an installation to this file.
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse_options(parsed, os.environ, started_at)
         load(options.config.home)  # rejects a folder that is not the demo's before anything is written there
-        with _lock(options.config.home):
+        with _lock(options.config.home), private_umask():
             return _run(options, screen)
     except MillraceError as error:
         return _print_error(screen, error)
@@ -128,7 +129,8 @@ def _print_next_steps(screen: Screen, stack: Stack) -> None:
 
 @contextmanager
 def _lock(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    create_folder(home)
     with (home / LOCK_FILE).open("a", encoding="ascii") as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,6 +21,7 @@ from include.bootstrap import SINKS
 from include.domain.event import FUTURE_LIMIT, ID_MAX, LABEL_MAX, Event, InvalidEventError, decode
 from include.domain.reasons import Reason
 from include.errors import ConfigurationError
+from stack.credentials import write_private
 
 _FUTURE_LIMIT_MS = FUTURE_LIMIT.total_seconds() * 1000
 _CHUNK_SIZE = 5_000
@@ -113,9 +114,8 @@ class InputEvents:
 
 @contextmanager
 def open_input_events(path: Path) -> Iterator[InputEvents]:
-    """Open an empty store in ``path``; the file is deleted on exit."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    """Open an empty store in ``path``, readable only by its owner; the file is deleted on exit."""
+    write_private(path, "")
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.executescript(_SCHEMA)

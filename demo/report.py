@@ -12,6 +12,7 @@ from rich.table import Table
 from demo.manifest import Manifest
 from demo.reader import UserRecommendations
 from demo.reconcile import Counts, compare
+from stack.credentials import write_private
 
 _MISMATCH = "[bold red]mismatch"
 
@@ -78,11 +79,8 @@ def _measure_stages(manifest: Manifest, now: float) -> Seconds:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the report atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    partial.replace(path)
+    """Write the report atomically, readable only by its owner."""
+    write_private(path, msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
 
 
 def print_counts(console: Console, actual: Counts, expected: Counts, wrong_aggregates: int) -> None:

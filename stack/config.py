@@ -18,6 +18,9 @@ from include.settings_parser import PREFIX
 #: The project folder, which contains ``include/``, ``dags/`` and ``airflow_settings.yaml``.
 PROJECT = Path(__file__).resolve().parents[1]
 
+#: Where the stack is unless ``MILLRACE_HOME`` says otherwise. The demo's home is inside.
+DEFAULT_HOME = PROJECT / ".local"
+
 LOOPBACK = "127.0.0.1"
 PORT_PREFIX = PREFIX + "PORT_"
 HEAP_PREFIX = PREFIX + "HEAP_"
@@ -37,12 +40,13 @@ class LocalConfig:
     home: Path
     ports: Mapping[str, int]
     heaps: Mapping[str, str]
-    jar_cache: Path = PROJECT / ".local" / "jars"
+    jar_cache: Path = DEFAULT_HOME / "jars"
     shards: int = 4
     parallelism: int = 4
     dags_folder: Path = PROJECT / "dags"
     plugins_folder: Path = PROJECT / "plugins"
     postgres_user: str = ""
+    allow_open_ports: bool = False
     extra_environment: Mapping[str, str] = field(default_factory=dict)
 
     @property

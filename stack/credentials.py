@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from include.errors import ConfigurationError
+from stack.private import create_folder
 
 FILE = "secrets.json"
 
@@ -44,7 +45,7 @@ def random_token() -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file atomically. Only its owner can read it, at any moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_folder(path.parent)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -14,10 +14,19 @@ from pathlib import Path
 
 from include.errors import ConfigurationError
 from include.settings_parser import SettingsParser
-from stack.config import HEAP_PREFIX, PORT_PREFIX, PROJECT, LocalConfig, find_free_ports, port_setting
+from stack.config import (
+    DEFAULT_HOME,
+    HEAP_PREFIX,
+    PORT_PREFIX,
+    PROJECT,
+    LocalConfig,
+    find_free_ports,
+    port_setting,
+)
 from stack.credentials import Secrets, load_or_create
+from stack.private import create_folder, restrict
 from stack.server import Context
-from stack.servers import SERVERS
+from stack.servers import SERVERS, postgres
 
 DEFAULT_PORTS: Mapping[str, int] = {name: port for server in SERVERS for name, port in server.ports.items()}
 DEFAULT_HEAPS: Mapping[str, str] = {server.name: server.heap for server in SERVERS if server.heap}
@@ -34,15 +43,16 @@ def read_config(environment: Mapping[str, str], home: Path | None = None) -> Loc
     }
     _reject_duplicates(ports)
     return LocalConfig(
-        home=home.expanduser().resolve() if home else settings.path("HOME", PROJECT / ".local"),
+        home=home.expanduser().resolve() if home else settings.path("HOME", DEFAULT_HOME),
         ports=ports,
         heaps={name: _read_heap(settings, name, default) for name, default in DEFAULT_HEAPS.items()},
-        jar_cache=settings.path("JAR_CACHE", PROJECT / ".local" / "jars"),
+        jar_cache=settings.path("JAR_CACHE", DEFAULT_HOME / "jars"),
         shards=settings.integer("SHARDS", 4, 1, 4096),
         parallelism=settings.integer("PARALLELISM", 4, 1, 64),
         dags_folder=settings.path("DAGS_FOLDER", PROJECT / "dags"),
         plugins_folder=settings.path("PLUGINS_FOLDER", PROJECT / "plugins"),
         postgres_user=settings.text("POSTGRES_USER", ""),
+        allow_open_ports=settings.boolean("ALLOW_OPEN_PORTS", False),
     )
 
 
@@ -55,6 +65,16 @@ def config_on_free_ports(
     settings = {name: value for name, value in (environment or {}).items() if not name.startswith(PORT_PREFIX)}
     ports = dict(zip(DEFAULT_PORTS, find_free_ports(len(DEFAULT_PORTS)), strict=True))
     return replace(read_config(settings, home), ports=ports, extra_environment=dict(extra_environment or {}))
+
+
+def create_folders(config: LocalConfig) -> None:
+    """Create the home and its folders, and make everything in them private; see docs/adr/0016."""
+    # Folders above the home are not part of the installation: they get the mode that the user's umask gives them.
+    config.home.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (config.home, config.run, config.logs):
+        create_folder(folder)
+    restrict(postgres.installation_folders(config)[-1], postgres.service_group(config))
+    postgres.grant_passage(config)
 
 
 def load_secrets(config: LocalConfig) -> Secrets:

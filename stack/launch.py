@@ -16,6 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+#: Whatever a server writes is readable only by the user it runs as.
+UMASK = 0o077
+
 
 def process_fingerprint(pid: int) -> str | None:
     """Identifies the start of a running process: no later process with the same id has this mark. None: not running."""
@@ -122,6 +125,7 @@ def _raise_file_limit() -> None:
 
 
 def main(arguments: list[str]) -> None:
+    os.umask(UMASK)
     spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     if spec["kill_orphans"]:
         kill_orphans()

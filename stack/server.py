@@ -18,6 +18,7 @@ from include.errors import MillraceError, PermanentError
 from stack import records
 from stack.config import PROJECT, LocalConfig
 from stack.credentials import SecretFactory, Secrets, write_private
+from stack.private import create_folder
 
 #: The only variables a server inherits from the shell. The rest comes from its ``Launch``, so every start is the same.
 _INHERITED = (
@@ -86,7 +87,7 @@ class Context:
         Raises ``ServerError`` with the last lines of the log when the tool fails.
         """
         log = self.config.log(name)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(log.parent)
         spec = write_spec(self.config, name + records.TOOL, launch)
         with log.open("ab") as output:
             # In its own session: Ctrl-C reaches only this process, which then kills the tool.
@@ -178,7 +179,7 @@ def write_spec(
 
     ``settings`` is stored for ``Server.settings_changed``.
     """
-    records.records_folder(config.run).mkdir(parents=True, exist_ok=True)
+    create_folder(records.records_folder(config.run))
     account = launch.account
     inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
     content = {

@@ -16,7 +16,8 @@ from stack import records
 from stack.checks import check_machine
 from stack.config import LocalConfig
 from stack.credentials import Secrets
-from stack.installation import build_context, client_environment, load_secrets
+from stack.installation import build_context, client_environment, create_folders, load_secrets
+from stack.private import private_umask
 from stack.server import Context, Report, Server
 from stack.servers import SERVERS, choose, postgres
 from stack.start import Starter
@@ -130,13 +131,8 @@ class Stack:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        self.config.home.mkdir(parents=True, exist_ok=True)
-        # Others may enter, because PostgreSQL may run as another user inside; private files have their own mode.
-        self.config.home.chmod(0o711)
-        for folder in (self.config.run, self.config.logs):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            folder.chmod(0o711)
-        with (self.config.home / "lock").open("a+", encoding="ascii") as file:
+        create_folders(self.config)
+        with private_umask(), (self.config.home / "lock").open("a+", encoding="ascii") as file:
             _lock(file.fileno(), self.report)
             yield
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from stack.config import LOOPBACK
+from stack.listeners import reject_open_addresses
 from stack.server import CancelledError, Context, Report, Server, ServerError, log_hint
 from stack.supervise import Supervisor
 
@@ -74,6 +75,7 @@ class Starter:
             self._supervisor.start_server(server.name)
         self._set_activity(server, "starting")
         self._wait_until_healthy(server, context)
+        reject_open_addresses(context, server)
         self._activities.pop(server.name, None)
         self._healthy[server.name].set()
         result = "was already up" if was_up else f"up after {time.monotonic() - began:.1f} s"

@@ -21,6 +21,7 @@ from pathlib import Path
 from stack import records
 from stack.config import LocalConfig
 from stack.credentials import write_private
+from stack.private import create_owned_folder
 from stack.server import Launch, Server, ServerError, launch_command, log_hint, spec_path, write_spec
 
 #: The path of a Unix socket is limited to about 100 bytes.
@@ -68,6 +69,9 @@ class Supervisor:
 
     def start(self, servers: list[Server]) -> None:
         """Start the supervisor without any servers. Returns once it responds; raises ``ServerError`` if it does not."""
+        if self._socket.parent != self._config.run:
+            # In the shared temporary folder, another user could listen on the socket's path first.
+            create_owned_folder(self._socket.parent, 0o700, "set MILLRACE_HOME to a shorter path")
         write_private(self._file, self._build_configuration(servers))
         argv = (sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._file))
         spec = write_spec(self._config, records.SUPERVISOR, Launch(argv, self._config.run))
@@ -152,7 +156,7 @@ class Supervisor:
         if len(os.fsencode(in_home)) <= _LONGEST_SOCKET:
             return in_home
         name = hashlib.sha256(str(self._config.home).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"millrace-{os.geteuid()}-{name}.sock"
+        return Path(tempfile.gettempdir()) / f"millrace-{os.geteuid()}-run" / f"{name}.sock"
 
     def _build_configuration(self, servers: list[Server]) -> str:
         log = self._config.log(records.SUPERVISOR)

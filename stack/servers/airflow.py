@@ -19,6 +19,7 @@ from include.errors import TransientError
 from stack import airflow_settings, records
 from stack.config import LOOPBACK, PROJECT, LocalConfig
 from stack.credentials import Secrets, random_token, write_private
+from stack.private import create_folder
 from stack.probe import http_get_json
 from stack.server import Context, Launch, Server, Stop, python_environment
 from stack.servers.postgres import dsn
@@ -69,7 +70,12 @@ def environment(context: Context) -> dict[str, str]:
         "DAG_PROCESSOR": {"MIN_FILE_PROCESS_INTERVAL": "300", "PARSING_PROCESSES": "1"},
         # After a kill, interrupted tasks are found and retried within a minute instead of five.
         "SCHEDULER": {"ORPHANED_TASKS_CHECK_INTERVAL": "30", "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120"},
-        "LOGGING": {"BASE_LOG_FOLDER": str(home(config) / "logs")},
+        "LOGGING": {
+            "BASE_LOG_FOLDER": str(home(config) / "logs"),
+            # The defaults let the group write the logs of tasks and everyone read them, whatever the umask.
+            "FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+            "FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
+        },
         "USAGE_DATA_COLLECTION": {"ENABLED": "False"},
     }
     flat = {f"AIRFLOW__{name}__{key}": value for name, keys in sections.items() for key, value in keys.items()}
@@ -102,8 +108,8 @@ def _seed(context: Context) -> None:
     """Migrate the metadata database and write connections, pools and variables, unless nothing has changed."""
     config = context.config
     folder = home(config)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    config.batches.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
+    create_folder(config.batches)
     write_private(folder / "passwords.json", json.dumps({_USER: context.secrets["airflow_admin"]}))
     connections: dict[str, Mapping[str, object]] = {}
     for server in context.servers:

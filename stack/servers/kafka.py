@@ -10,6 +10,7 @@ from include.errors import TransientError
 from stack import java
 from stack.config import LocalConfig
 from stack.credentials import write_private
+from stack.private import create_folder
 from stack.server import Context, Launch, Server, Stop
 
 _LOG4J = """\
@@ -54,7 +55,7 @@ def _build_properties(config: LocalConfig) -> dict[str, object]:
 def _prepare(context: Context) -> None:
     config = context.config
     folder = config.data("kafka")
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     lines = "".join(f"{name}={value}\n" for name, value in _build_properties(config).items())
     write_private(config.run / "kafka.properties", lines)
     write_private(config.run / "kafka.log4j2.xml", _LOG4J)

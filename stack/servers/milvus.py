@@ -10,6 +10,7 @@ from typing import Any
 
 from stack.config import LOOPBACK, LocalConfig
 from stack.credentials import write_private
+from stack.private import create_folder
 from stack.server import Context, Launch, Server, Stop
 
 #: Defaults stay off the usual ports, so that a real Milvus on this machine does not get in the way.
@@ -115,7 +116,7 @@ def _prepare(context: Context) -> None:
 
     config = context.config
     _unpack(context)
-    config.data("milvus").mkdir(parents=True, exist_ok=True)
+    create_folder(config.data("milvus"))
     folder = config.run / "milvus" / "configs"
     write_private(folder / "milvus.yaml", yaml.safe_dump(_build_configuration(config)))
     write_private(folder / "etcd.yaml", yaml.safe_dump(_build_etcd_configuration(config)))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from stack import java
 from stack.config import LOOPBACK, LocalConfig
 from stack.credentials import Secrets, random_token, write_private
+from stack.private import create_folder
 from stack.server import Context, Launch, Server, Stop
 
 _OPTIONS = (
@@ -38,7 +39,7 @@ def _build_configuration(config: LocalConfig) -> dict[str, str]:
 def _prepare(context: Context) -> None:
     config = context.config
     folder = config.data("neo4j")
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     file = config.run / "neo4j.conf"
     write_private(file, "".join(f"{name}={value}\n" for name, value in _build_configuration(config).items()))
     java.write_settings(context, "neo4j", _OPTIONS, {"folder": str(folder), "file": str(file)})

@@ -1,7 +1,7 @@
 """PostgreSQL 18: one server with two databases, Airflow's metadata and the warehouse.
 
 It refuses to run as root. In that case it runs as another user, with its binaries and data where that user can read
-them.
+them. See docs/adr/0016.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import signal
 from pathlib import Path
 
 from include.errors import ConfigurationError
-from stack.config import LOOPBACK, LocalConfig
+from stack.config import DEFAULT_HOME, LOOPBACK, LocalConfig
 from stack.credentials import Secrets, random_token, write_private
+from stack.private import allow_passage, create_folder, create_owned_folder
 from stack.server import Account, Context, Launch, Server, Stop
 
 #: Sized for two databases on a laptop, with the usual durability.
@@ -51,19 +52,52 @@ def service_account(config: LocalConfig) -> Account | None:
 
 
 def data_root(config: LocalConfig) -> Path:
-    """The folder of its data: in the home, or under /var/tmp if its user cannot enter the home."""
+    """The folder of its data: in the home, or under /var/tmp if its user cannot enter the folder of the home."""
     account = service_account(config)
-    if account is None or _can_enter(config.home, account):
+    own = installation_folders(config)
+    if account is None or _can_enter(own[-1].parent, account):
         return config.data("postgres")
     return _shared_folder() / f"{config.home.name}-{hashlib.sha256(str(config.home).encode()).hexdigest()[:12]}"
+
+
+def service_group(config: LocalConfig) -> int | None:
+    """The group of the user that replaces root; None if there is no such user, or none is needed."""
+    with contextlib.suppress(ConfigurationError):
+        account = service_account(config)
+        return account.gid if account else None
+    return None
+
+
+def grant_passage(config: LocalConfig) -> None:
+    """Let the group of PostgreSQL's user pass through the folders above its data, which it still cannot list."""
+    group = service_group(config)
+    if group is None:
+        return
+    root = data_root(config)
+    folders = [root]
+    if root.is_relative_to(config.home):
+        folders = [*installation_folders(config), root.parent, root]
+    for folder in folders:
+        if folder.exists():
+            allow_passage(folder, group)
+
+
+def installation_folders(config: LocalConfig) -> list[Path]:
+    """The home and, if it is inside the default home as the demo's is, all folders up to that one."""
+    return [part for part in (config.home, *config.home.parents) if part.is_relative_to(DEFAULT_HOME)] or [config.home]
 
 
 def _shared_folder() -> Path:
     return Path("/var/tmp") / f"millrace-{os.geteuid()}"
 
 
+def _create_shared_folder() -> Path:
+    # Any user may pass through it: it has the binaries, which are public, and the data, each with its own mode.
+    return create_owned_folder(_shared_folder(), 0o711, "set MILLRACE_HOME to a folder that every user may enter")
+
+
 def _can_enter(folder: Path, account: Account) -> bool:
-    """Whether this user may enter the folder and all its parents. Missing folders will be created enterable."""
+    """Whether this user may enter the folder and all its parents. Missing folders are ignored."""
     for part in (folder, *folder.parents):
         with contextlib.suppress(FileNotFoundError):
             status = part.stat()
@@ -81,35 +115,31 @@ def _find_binaries(config: LocalConfig) -> Path:
     account = service_account(config)
     if account is None or _can_enter(packaged, account):
         return packaged
-    copy = _create_owned_folder(_shared_folder()) / packaged.parent.name
+    copy = _create_shared_folder() / packaged.parent.name
     if not copy.exists():
         partial = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
         shutil.copytree(packaged.parent, partial, symlinks=True)
+        _make_public(partial)
         with contextlib.suppress(OSError):
             partial.rename(copy)
     return copy / "bin"
 
 
-def _create_owned_folder(folder: Path) -> Path:
-    """Create a folder in a world-writable place. Refuses an existing one that another user created."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o711)
-        folder.chmod(0o711)
-    if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
-        raise ConfigurationError(
-            f"{folder} belongs to another user: remove it, or set MILLRACE_HOME to a folder that every user may enter"
-        )
-    return folder
+def _make_public(folder: Path) -> None:
+    """Let everyone read the package and run its programs, even if it was installed with a private umask."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
 def _prepare(context: Context) -> None:
     config = context.config
     folder = data_root(config)
     if folder.parent == _shared_folder():
-        _create_owned_folder(_shared_folder())
+        _create_shared_folder()
         context.report_progress(f"data in {folder}, because PostgreSQL's user cannot access {config.home}")
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o711)
+    create_folder(folder)
+    grant_passage(config)
     if not (folder / "data").exists():
         context.report_progress("initdb")
         _create_cluster(context, folder)

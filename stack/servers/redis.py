@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stack.config import LOOPBACK, LocalConfig
 from stack.credentials import Secrets, random_token, write_private
+from stack.private import create_folder
 from stack.server import Context, Launch, Server, Stop
 
 
@@ -15,7 +16,7 @@ def redis_url(config: LocalConfig, secrets: Secrets) -> str:
 def _prepare(context: Context) -> None:
     config = context.config
     folder = config.data("redis")
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     settings = {
         "bind": LOOPBACK,
         "port": config.ports["redis"],

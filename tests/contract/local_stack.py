@@ -42,6 +42,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
+#: The same, reachable from other machines.
+OPEN = LATE.replace("127.0.0.1", "0.0.0.0")
 
 #: ``python -m stack`` in a process that exits with 99 if it looks up a host or connects beyond this machine.
 OFFLINE = """

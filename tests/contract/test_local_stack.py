@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import stat
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -30,6 +33,7 @@ from tests.contract.local_stack import (
     running_starter,
     wait_until,
 )
+from tests.contract.privacy import list_exposed_paths
 
 
 def test_up_returns_when_servers_are_healthy_and_down_stops_all(stack: Stack, reports: ReportLog) -> None:
@@ -112,6 +116,36 @@ def test_the_commands_describe_the_running_servers(stack: Stack) -> None:
     wait_until(lambda: records.SUPERVISOR not in list_running(stack))
     assert run_command(stack, "down", offline=True).returncode == 0
     assert list_running(stack) == []
+
+
+def test_a_stack_is_private_whatever_the_umask(stack: Stack) -> None:
+    """With a umask that hides nothing, all that is written is private, and what an older version left is closed."""
+    left = stack.config.logs / "airflow.log"
+    left.parent.mkdir(mode=0o755)
+    left.touch(0o644)
+    before = os.umask(0)
+    try:
+        stack.up(CHEAP)
+    finally:
+        os.umask(before)
+    assert reader_is_healthy(stack)
+    assert list_exposed_paths(stack) == []
+
+
+def test_a_long_home_has_a_private_socket(stack: Stack) -> None:
+    """The supervisor's socket is then in a folder of its own below the temporary folder, which only its owner enters.
+
+    After down the socket is gone.
+    """
+    home = stack.config.home / ("x" * 100)
+    folder = Path(tempfile.gettempdir()) / f"millrace-{os.geteuid()}-run"
+    before = set(folder.glob("*"))
+    with Stack(replace(stack.config, home=home), stack.report) as long:
+        long.up(["redis"])
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (socket,) = set(folder.glob("*")) - before
+        assert stat.S_ISSOCK(socket.stat().st_mode)
+    assert not socket.exists()
 
 
 def test_reset_deletes_data_and_keeps_downloads(stack: Stack, reports: ReportLog) -> None:

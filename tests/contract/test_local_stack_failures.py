@@ -15,12 +15,15 @@ from redis import Redis
 from include.errors import ConfigurationError
 from stack import records, supervise
 from stack.config import PORT_PREFIX, PROJECT
+from stack.installation import build_context
 from stack.launch import process_fingerprint
 from stack.server import ServerError
 from stack.stack import Stack
+from stack.start import Starter
 from stack.supervise import Supervisor
 from tests.contract.local_stack import (
     CHEAP,
+    OPEN,
     PATIENCE_S,
     ReportLog,
     find_supervisor,
@@ -143,6 +146,18 @@ def test_a_server_that_cannot_start_is_reported_with_its_log(stack: Stack, repor
         tiny.up(["redis", "mongo"])
     assert str(tiny.config.log("mongo")) in str(error.value)
     assert "heap" in str(error.value).lower()
+    assert list_running(stack) == []
+
+
+def test_a_server_that_other_machines_can_reach_is_rejected(stack: Stack, reports: ReportLog) -> None:
+    """The message names the server, its address and the setting that accepts it; with that setting it starts."""
+    unguarded = python_server(OPEN)
+    port = stack.config.ports["redis"]
+    with running_starter(stack, reports, unguarded) as starter:
+        with pytest.raises(ServerError, match=rf"odd listens on 0\.0\.0\.0:{port}, .*MILLRACE_ALLOW_OPEN_PORTS"):
+            starter.start([unguarded])
+        allowed = Stack(replace(stack.config, allow_open_ports=True), reports)
+        Starter(build_context(allowed.config), Supervisor(allowed.config), reports).start([unguarded])
     assert list_running(stack) == []
 
 

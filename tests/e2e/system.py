@@ -47,7 +47,7 @@ class System:
     """Access to Kafka, the stores, Airflow's REST API and the endpoint."""
 
     def __init__(self, stack: Stack) -> None:
-        self._run_folder = stack.config.run
+        self.stack = stack
         environment = stack.environment()
         self.settings = EnvironmentSettings(environment)
         self.reader = httpx.Client(base_url=environment["MILLRACE_READER_URL"], timeout=10, trust_env=False)
@@ -90,7 +90,7 @@ class System:
     @contextmanager
     def pause(self, server: str) -> Iterator[None]:
         """Stop the processes of a server from running, so that it accepts connections but does not answer."""
-        record = records.read_record(self._run_folder, server)
+        record = records.read_record(self.stack.config.run, server)
         assert record is not None
         processes = record.members()
         try:

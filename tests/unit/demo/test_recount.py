@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,6 +57,18 @@ def test_the_counts_of_the_default_shop(tmp_path: Path) -> None:
     assert set(counts.dead_letters.values()) == {20}
     assert len(counts.dead_letters) == 10
     assert counts.stores["mongo"] == counts.stores["warehouse"] == 19_200
+
+
+def test_only_the_owner_can_read_the_input_events(tmp_path: Path) -> None:
+    """The file has every event, so it is private, whatever the umask; it is deleted at the end."""
+    path = tmp_path / "recount.sqlite"
+    before = os.umask(0)
+    try:
+        with open_input_events(path):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert not path.exists()
 
 
 def test_every_registered_sink_has_an_expected_count(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +54,17 @@ def test_the_report_has_exactly_these_fields(tmp_path: Path) -> None:
         "events_per_second": 20.0,
     }  # fmt: skip
     assert [entry.name for entry in path.parent.iterdir()] == ["demo.json"]
+
+
+def test_only_the_owner_can_read_the_report(tmp_path: Path) -> None:
+    """The report and its new folder are private, whatever the umask."""
+    path = tmp_path / "reports" / "demo.json"
+    before = os.umask(0)
+    try:
+        write_report(path, build_report(COUNTS, RUN, 1_125.0))
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(entry.stat().st_mode) for entry in (path.parent, path)] == [0o700, 0o600]
 
 
 def test_durations_are_never_negative() -> None:

@@ -7,7 +7,10 @@ import json
 import os
 import shlex
 import socket
+import stat
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from include.errors import ConfigurationError
 from stack import records, supervise
 from stack.config import LocalConfig
 from stack.installation import build_context, config_on_free_ports
@@ -81,6 +85,19 @@ def test_a_long_home_has_a_short_socket_path(tmp_path: Path, length: int) -> Non
     assert all(len(os.fsencode(socket)) <= 100 for socket in sockets)
     assert sockets[0] == sockets[2]
     assert sockets[0] != sockets[1]
+
+
+def test_a_foreign_folder_for_the_socket_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long home has its socket below the temporary folder, where another user may have been first."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    supervisor = Supervisor(config_on_free_ports(tmp_path / ("x" * 100)))
+    (tmp_path / "elsewhere").mkdir()
+    supervisor._socket.parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(
+        ConfigurationError, match="belongs to another user: remove it, or set MILLRACE_HOME to a shorter path"
+    ):
+        supervisor.start([])
+    assert not supervisor.alive
 
 
 def test_without_a_supervisor_nothing_runs(context: Context) -> None:
@@ -173,6 +190,15 @@ def test_a_start_inherits_little(context: Context, monkeypatch: pytest.MonkeyPat
     assert environment["TZ"] == "UTC"
     assert "127.0.0.1" in environment["NO_PROXY"]
     assert not {"PYTHONPATH", "MILLRACE_SHARDS"} & set(environment)
+
+
+def test_a_process_writes_private_files_and_folders(context: Context, tmp_path: Path) -> None:
+    """Whatever the umask of the shell, what a server creates is private, and so is the record of its process."""
+    code = "import os; open('file', 'w').close(); os.mkdir('folder')"
+    spec = write_spec(context.config, "odd", Launch((sys.executable, "-c", code), tmp_path))
+    subprocess.run(["sh", "-c", 'umask 0; exec "$@"', "sh", *launch_command(spec)], check=True, timeout=60)
+    paths = [tmp_path / "file", records.record_path(context.config.run, "odd"), tmp_path / "folder"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o600, 0o600, 0o700]
 
 
 def test_launch_imports_little(context: Context) -> None:
