@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import uuid
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -23,14 +25,13 @@ class ArrowFiles:
         with pa.ipc.new_file(buffer, table.schema) as writer:
             writer.write_table(table)
         try:
+            if "file" in self._fs.protocol:
+                _write_private(Path(path), buffer.getbuffer())
+                return
+            # An object store shows only complete objects, and has its own access control.
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            # On a disk readers can see an incomplete file, so it is renamed when it is complete; an object store shows
-            # only complete objects. A task that was presumed dead may write at the same time as its successor.
-            partial = f"{path}.{uuid.uuid4().hex}.partial" if "file" in self._fs.protocol else path
-            with self._fs.open(partial, "wb") as file:
+            with self._fs.open(path, "wb") as file:
                 file.write(buffer.getbuffer())
-            if partial != path:
-                self._fs.mv(partial, path)
         except OSError as error:
             raise TransientError(f"cannot write {path}: {error}; see MILLRACE_BATCH_PATH") from error
 
@@ -57,3 +58,18 @@ class ArrowFiles:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _write_private(path: Path, content: memoryview) -> None:
+    """Write a file that only this user can read, whatever the umask; the folders that it creates are private too.
+
+    The file is renamed when it is complete: readers never see half of it, nor does a task that was presumed dead and
+    writes at the same time as its successor.
+    """
+    missing = [folder for folder in path.parents if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
+    partial.replace(path)

@@ -32,7 +32,7 @@ def block(language: str) -> str:
 
 def test_the_page_runs_as_it_is(tmp_path: Path) -> None:
     """Every DAG succeeds on memory:// connections, every sink has the event, and the user has a list."""
-    text = block("dotenv").replace("/tmp/millrace-dry-run", str(tmp_path))
+    text = block("dotenv").replace("/path/to/millrace-dry-run", str(tmp_path))
     variables = dict(line.split("=", 1) for line in text.splitlines() if line)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MILLRACE"))}
     environment = {**inherited, **variables}

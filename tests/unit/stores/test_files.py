@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +133,20 @@ def test_readers_never_see_an_incomplete_file(tmp_path: Path) -> None:
 
 def _is_one_of(actual: pa.Table, tables: Sequence[pa.Table]) -> bool:
     return any(actual.equals(expected) for expected in tables)
+
+
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
+    """The files and the folders created for them are private, whatever the umask; an existing folder is unchanged."""
+    tmp_path.chmod(0o755)
+    before = os.umask(0)
+    try:
+        ArrowFiles(f"file://{tmp_path}/deep/er").write(NAME, table(1))
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_dir()}
+    assert modes == {0o700}
+    assert stat.S_IMODE((tmp_path / "deep" / "er" / NAME).stat().st_mode) == 0o600
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
 def test_an_unusable_location_is_reported(tmp_path: Path) -> None:
