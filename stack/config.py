@@ -19,7 +19,7 @@ from include.settings_parser import PREFIX
 PROJECT = Path(__file__).resolve().parents[1]
 
 #: Where the stack is unless ``MILLRACE_HOME`` says otherwise. The demo's home is inside.
-DEFAULT_HOME = PROJECT / ".local"
+DEFAULT_HOME = (PROJECT / ".local").resolve()
 
 LOOPBACK = "127.0.0.1"
 PORT_PREFIX = PREFIX + "PORT_"

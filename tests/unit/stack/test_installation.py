@@ -23,7 +23,7 @@ from stack.installation import (
     load_secrets,
     read_config,
 )
-from stack.servers import SERVERS
+from stack.servers import SERVERS, postgres
 
 FOLDERS = {
     "MILLRACE_HOME": "home",
@@ -106,6 +106,21 @@ def test_other_settings() -> None:
     assert (config.shards, config.parallelism, config.postgres_user) == (64, 2, "somebody")
 
 
+def test_open_ports_are_allowed_only_on_request() -> None:
+    """By default a server that other machines can reach is rejected."""
+    assert not read_config({}).allow_open_ports
+    assert read_config({"MILLRACE_ALLOW_OPEN_PORTS": "true"}).allow_open_ports
+
+
+def test_the_demo_is_inside_the_default_home() -> None:
+    """Both belong to one installation; a home elsewhere is one by itself."""
+    default = read_config({})
+    assert postgres.installation_folders(default.demo) == [default.demo.home, default.home]
+    assert postgres.installation_folders(default) == [default.home]
+    elsewhere = read_config({}, Path("/elsewhere/home"))
+    assert postgres.installation_folders(elsewhere) == [elsewhere.home]
+
+
 def test_an_empty_setting_counts_as_unset() -> None:
     """A variable without a value, as a shell or a compose file may leave it, has its default."""
     names = [*map(port_setting, DEFAULT_PORTS), *FOLDERS, "MILLRACE_SHARDS", "MILLRACE_PARALLELISM"]
@@ -125,6 +140,7 @@ INVALID = [
     ("MILLRACE_SHARDS", "4097"),
     ("MILLRACE_SHARDS", "4 4"),
     ("MILLRACE_PARALLELISM", "65"),
+    ("MILLRACE_ALLOW_OPEN_PORTS", "maybe"),
 ]
 
 
