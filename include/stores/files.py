@@ -6,6 +6,7 @@ import io
 import os
 import uuid
 from pathlib import Path
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
@@ -17,7 +18,9 @@ class ArrowFiles:
     """``ports.BatchStore`` below ``url``."""
 
     def __init__(self, url: str) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._fs, root = fsspec.core.url_to_fs(url)
+        # fsspec takes a file URL as it is written, and would create a folder named Jos%C3%A9 for José.
+        self._root = unquote(root) if url.startswith("file:") else root
 
     def write(self, name: str, table: pa.Table) -> None:
         path = self._path(name)

@@ -157,3 +157,12 @@ def test_an_unusable_location_is_reported(tmp_path: Path) -> None:
         files.write(NAME, table(1))
     with pytest.raises(TransientError, match="MILLRACE_BATCH_PATH"):
         files.read(NAME)
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_folder_may_have_any_name(tmp_path: Path, encoded: bool) -> None:
+    """Blanks and letters outside ASCII may be percent-encoded, as in a URL, or not: it is the same folder."""
+    folder = tmp_path / "José Ñ"
+    ArrowFiles(folder.as_uri() if encoded else f"file://{folder}").write(NAME, table(1))
+    assert (folder / NAME).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
