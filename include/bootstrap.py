@@ -195,7 +195,7 @@ def open_files(settings: Settings) -> BatchStore:
     """The folder of files between tasks."""
     from include.stores.files import ArrowFiles
 
-    return ArrowFiles(settings.pipeline.batch_path)
+    return ArrowFiles(settings.pipeline.require_batch_path())
 
 
 @contextmanager

@@ -121,11 +121,23 @@ class PipelineSettings:
 
     shards: int = 4
     batch_size: int = 50_000
-    batch_path: str = "file:///tmp/millrace-batches"
+    batch_path: str = ""
     as_of: AsOf = "now"
     list_ttl_s: int = 900
     active_days: int | None = 30
     users_per_chunk: int = 2_000
+
+    def require_batch_path(self) -> str:
+        """Where tasks exchange files. Has no default: a shared temporary folder is open to other users.
+
+        Raises ``ConfigurationError`` if it is not set.
+        """
+        if not self.batch_path:
+            raise ConfigurationError(
+                "MILLRACE_BATCH_PATH is not set: set it to a location that all workers share and only they can read, "
+                "for example file:///var/lib/millrace/batches or s3://bucket/batches"
+            )
+        return self.batch_path
 
 
 class Settings(Protocol):

@@ -91,7 +91,7 @@ def test_every_setting_of_the_pipeline_is_listed() -> None:
     default = PipelineSettings()
     rows = {
         "SHARDS": str(default.shards),
-        "BATCH_PATH": f"`{default.batch_path}`",
+        "BATCH_PATH": "required",
         "BATCH_SIZE": str(default.batch_size),
         "AS_OF": f"`{default.as_of}`",
         "LIST_TTL_MINUTES": str(default.list_ttl_s // 60),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.bootstrap import open_files
 from include.domain.generation import Generation
 from include.errors import ConfigurationError
 from include.settings import (
@@ -55,6 +56,15 @@ def test_addresses_are_enough() -> None:
     assert settings.redis.url == NEEDED["MILLRACE_REDIS_URL"]
     assert settings.embed == EmbedSettings("http://embed/v1")
     assert settings.pipeline == PipelineSettings()
+
+
+@pytest.mark.parametrize("environment", [{}, {"MILLRACE_BATCH_PATH": ""}])
+def test_the_batch_path_has_no_default(environment: dict[str, str]) -> None:
+    """Without it no file is written; the error names the setting and an example. Other settings do not need it."""
+    settings = EnvironmentSettings(environment)
+    assert settings.pipeline.shards == 4
+    with pytest.raises(ConfigurationError, match=r"MILLRACE_BATCH_PATH is not set.*file:///var/lib/.*s3://"):
+        open_files(settings)
 
 
 def test_every_variable_sets_its_own_field() -> None:
