@@ -32,7 +32,14 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument("--limit", type=int, default=10, help="the number of messages to show (default 10)")
     warnings = commands.add_parser("warnings", help="show what validation found unusual about whole batches")
     topic = EnvironmentSettings(os.environ).topic
-    warnings.add_argument("--topic", default=topic, help=f"the topic of events (MILLRACE_TOPIC, now {topic})")
+    topic_help = f"the topic of events (MILLRACE_TOPIC, now {topic})"
+    warnings.add_argument("--topic", default=topic, help=topic_help)
+    skip = commands.add_parser("skip-lost", help="go on after offsets that the topic deleted before they were read")
+    skip.add_argument("--shard", type=int, required=True, help="the shard whose runs fail")
+    skip.add_argument("--yes", action="store_true", help="do it; without this only show what would be given up")
+    restart = commands.add_parser("restart-topic", help="read a recreated topic from its first offset")
+    restart.add_argument("--topic", default=topic, help=topic_help)
+    restart.add_argument("--yes", action="store_true", help="do it; without this only show what would happen")
     return parser
 
 
@@ -59,7 +66,46 @@ def _show_warnings(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"dead-letters": _show_dead_letters, "warnings": _show_warnings}
+def _skip_lost(settings: Settings, options: argparse.Namespace) -> int:
+    topic, shard = settings.kafka.topic, options.shard
+    with (
+        closing(bootstrap.open_source(settings)) as source,
+        closing(bootstrap.open_warehouse(settings)) as warehouse,
+    ):
+        low = source.read_offsets(shard).low
+        lost = warehouse.ledger.find_lost(topic, shard, low)
+        if lost is None:
+            print(f"{topic}[{shard}] has lost nothing: it begins at {low}")
+            return 0
+        messages = f"offsets {lost.start} to {lost.end} of {topic}[{shard}] ({lost.size:,} messages)"
+        if not options.yes:
+            print(f"would give up {messages}; pause ingest_shard_{shard:03d}, then run this again with --yes")
+            return 1
+        warehouse.ledger.skip_lost(topic, shard, low)
+    print(f"gave up {messages}; the next run reads from {low}")
+    return 0
+
+
+def _restart_topic(settings: Settings, options: argparse.Namespace) -> int:
+    topic = options.topic
+    if not options.yes:
+        print(
+            f"would forget the positions of {topic}, and read it from its first offset; the stores stay as they are. "
+            "Pause every ingest DAG, then run this again with --yes"
+        )
+        return 1
+    with closing(bootstrap.open_warehouse(settings)) as warehouse:
+        batches = warehouse.ledger.forget_topic(topic)
+    print(f"forgot {batches:,} batches of {topic}; the next runs read it from its first offset")
+    return 0
+
+
+_COMMANDS = {
+    "dead-letters": _show_dead_letters,
+    "warnings": _show_warnings,
+    "skip-lost": _skip_lost,
+    "restart-topic": _restart_topic,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

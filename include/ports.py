@@ -16,7 +16,7 @@ import pyarrow as pa
 from include.domain.batch import BatchRef, DeadLetter, Record, StageCounts, StagedBatch
 from include.domain.generation import Generation
 from include.domain.mark import Mark
-from include.domain.offsets import Offsets
+from include.domain.offsets import Offsets, TopicDescription
 from include.domain.ranking import Engagements
 from include.domain.validation import Verdict
 
@@ -24,6 +24,7 @@ from include.domain.validation import Verdict
 class Source(Protocol):
     """The topic of events, by shard. Never joins a consumer group."""
 
+    def describe(self) -> TopicDescription: ...
     def read_offsets(self, shard: int) -> Offsets: ...
     def find_offset(self, shard: int, published_at: int) -> int:
         """The first offset published at or after that time (ms since 1970); the high watermark if there is none."""
@@ -82,16 +83,41 @@ class StoredVersions(Protocol):
 
 
 class Ledger(Protocol):
-    """Which batches were claimed, staged and committed: the source of truth about what has been ingested."""
+    """Which batches were claimed, staged and committed: the source of truth about what has been ingested.
+
+    Every claim has an epoch. ``shorten``, ``record_staged`` and ``commit`` raise ``StaleClaimError`` unless it is the
+    last claim of its batch.
+    """
+
+    def confirm_topic(self, topic: str, topic_id: str) -> None:
+        """Record the topic's id at first sight. Raises ``ConfigurationError`` if it had another one before."""
 
     def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
         """The open live batch of the shard, or a new one after the last; None when there is nothing to read."""
 
-    def claim_range(self, ref: BatchRef) -> None: ...
+    def claim_range(self, ref: BatchRef) -> BatchRef: ...
+    def shorten(self, ref: BatchRef, end: int) -> BatchRef:
+        """End a live batch that was never staged earlier than planned; the next batch starts there."""
+
+    def read_staged(self, ref: BatchRef) -> tuple[int, StageCounts] | None:
+        """The epoch of the claim that was last staged, and its counts; None if the batch was never staged."""
+
+    def count_recent(self, ref: BatchRef, messages: int) -> tuple[int, int]:
+        """Messages, and those rejected, in the committed batches before ``ref``: as few as have so many messages."""
+
     def record_staged(self, ref: BatchRef, counts: StageCounts) -> None: ...
     def commit(self, ref: BatchRef) -> None: ...
     def read_position(self, topic: str, shard: int) -> int | None:
         """The end of the last committed live batch, None before the first."""
+
+    def find_lost(self, topic: str, shard: int, low: int) -> BatchRef | None:
+        """The offsets before ``low``, the first that the topic still has, that no batch has read to the end."""
+
+    def skip_lost(self, topic: str, shard: int, low: int) -> BatchRef | None:
+        """Record what ``find_lost`` finds as lost, so that the next batch starts at ``low``. Closes an open batch."""
+
+    def forget_topic(self, topic: str) -> int:
+        """Delete what the ledger knows of a topic, so that it is read from its first offset. Returns the batches."""
 
 
 class BatchStore(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
+from urllib.parse import quote, urlencode
 
 from include.domain.generation import Generation
 from include.errors import ConfigurationError
@@ -86,6 +87,20 @@ class Neo4jSettings:
 class WarehouseSettings:
     dsn: str = field(repr=False)
 
+    @classmethod
+    def from_parts(
+        cls, host: str, port: int | None, login: tuple[str, str] | None, database: str, options: Mapping[str, object]
+    ) -> WarehouseSettings:
+        """From the parts of a connection; ``login`` is (user, password), ``options`` are libpq's.
+
+        Spaces in options are percent-encoded: libpq would read a plus sign literally.
+        """
+        account = "" if login is None else ":".join(quote(part, safe="") for part in login) + "@"
+        address = host if port is None else f"{host}:{port}"
+        texts = {name: option_text(value) for name, value in options.items()}
+        query = f"?{urlencode(texts, quote_via=quote)}" if texts else ""
+        return cls(dsn=f"postgresql://{account}{address}/{database or 'warehouse'}{query}")
+
 
 @dataclass(frozen=True)
 class RedisSettings:
@@ -117,10 +132,17 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """``active_days`` None refreshes the list of every user; ``list_ttl_s`` is how long a list lives, in seconds."""
+    """A batch has at most ``batch_size`` messages, and ``batch_bytes`` bytes of values unless one message has more.
+
+    A shard stops when more than ``max_reject_percent`` of its last ``reject_window`` messages or more are rejected.
+    ``active_days`` None refreshes the list of every user; ``list_ttl_s`` is how long a list lives, in seconds.
+    """
 
     shards: int = 4
     batch_size: int = 50_000
+    batch_bytes: int = 128 * 2**20
+    max_reject_percent: int = 5
+    reject_window: int = 1_000
     batch_path: str = ""
     as_of: AsOf = "now"
     list_ttl_s: int = 900
@@ -255,6 +277,9 @@ def pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
     return PipelineSettings(
         shards=parser.integer("shards", default.shards, 1, 4096),
         batch_size=parser.integer("batch_size", default.batch_size, 1, 1_000_000),
+        batch_bytes=parser.integer("batch_bytes", default.batch_bytes, 2**20, 4 * 2**30),
+        max_reject_percent=parser.integer("max_reject_percent", default.max_reject_percent, 0, 100),
+        reject_window=parser.integer("reject_window", default.reject_window, 1, 1_000_000),
         batch_path=parser.text("batch_path", default.batch_path),
         as_of=parser.choice("as_of", default.as_of, AS_OF),
         list_ttl_s=60 * parser.integer("list_ttl_minutes", default.list_ttl_s // 60, 5, 15),

@@ -35,7 +35,10 @@ REDIS = "redis_default"
 EMBED = "embed_default"
 
 #: Read from Airflow's variables with the prefix millrace_; a missing one takes the default of PipelineSettings.
-_VARIABLES = ("batch_size", "as_of", "list_ttl_minutes", "active_days", "users_per_chunk")
+_VARIABLES = (
+    "batch_size", "batch_bytes", "max_reject_percent", "reject_window",
+    "as_of", "list_ttl_minutes", "active_days", "users_per_chunk",
+)  # fmt: skip
 #: Needed while a DAG is parsed, and therefore read from the environment of Airflow's processes.
 _STATIC_VARIABLES = ("shards", "batch_path", "batch_size")
 
@@ -100,9 +103,14 @@ class AirflowSettings:
         connection = Connection.get(WAREHOUSE)
         if address := _memory_address(connection):
             return WarehouseSettings(address)
-        database, query = connection.schema or "warehouse", _query(connection.extra_dejson)
-        host = _host(connection, WAREHOUSE)
-        return WarehouseSettings(dsn=f"postgresql://{_login(connection)}{host}/{database}{query}")
+        _host(connection, WAREHOUSE)
+        return WarehouseSettings.from_parts(
+            host=connection.host or "",
+            port=connection.port,
+            login=(connection.login, connection.password or "") if connection.login else None,
+            database=connection.schema or "",
+            options=connection.extra_dejson,
+        )
 
     @cached_property
     def redis(self) -> RedisSettings:

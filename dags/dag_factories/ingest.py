@@ -18,6 +18,7 @@ from dag_factories.xcom import from_xcom, to_xcom
 from include import bootstrap
 from include.bootstrap import SINKS
 from include.domain.batch import BatchRef
+from include.errors import hide_values
 from include.pipeline.commit import commit as commit_batch
 from include.pipeline.embed import embed as embed_batch
 from include.pipeline.stage import claim_and_stage
@@ -77,7 +78,8 @@ def _waiting_events(shard: int, name: str) -> Asset:
     static = pipeline_settings(connections.static_values(os.environ))
     trigger = ShardLagTrigger(
         shard=shard,
-        conn_id=connections.KAFKA,
+        kafka_conn_id=connections.KAFKA,
+        warehouse_conn_id=connections.WAREHOUSE,
         topic=EnvironmentSettings(os.environ).topic,
         shards=static.shards,
         min_lag=static.batch_size,
@@ -92,6 +94,7 @@ def _doc(shard: int) -> str:
 
 
 @task
+@hide_values()
 def stage(
     shard: int,
     params: dict[str, Any] | None = None,
@@ -103,7 +106,7 @@ def stage(
     settings = AirflowSettings()
     published = published_range(dag_run.run_type, params or {}, data_interval_start, data_interval_end)
     with bootstrap.open_stage_ports(settings) as ports:
-        ref = claim_and_stage(settings.kafka.topic, shard, published, settings.pipeline.batch_size, ports)
+        ref = claim_and_stage(settings.kafka.topic, shard, published, settings.pipeline, ports)
     return _xcom_or_skip(ref)
 
 
@@ -114,6 +117,7 @@ def _xcom_or_skip(ref: BatchRef | None) -> dict[str, Any]:
 
 
 @task(pool=GPU_POOL)
+@hide_values()
 def embed(batch: dict[str, Any]) -> dict[str, int]:
     """Compute the vectors of texts that were never embedded before."""
     with bootstrap.open_embed_ports(AirflowSettings()) as ports:
@@ -121,6 +125,7 @@ def embed(batch: dict[str, Any]) -> dict[str, int]:
 
 
 @task
+@hide_values()
 def upsert(batch: dict[str, Any], sink: str) -> int:
     """Store the batch by identity; of two revisions of one event the higher (version, digest) stays."""
     with bootstrap.open_upsert_ports(sink, AirflowSettings()) as ports:
@@ -128,6 +133,7 @@ def upsert(batch: dict[str, Any], sink: str) -> int:
 
 
 @task(outlets=[COMMITTED])
+@hide_values()
 def commit(batch: dict[str, Any]) -> None:
     """Record the batch in the ledger, then move the group's offset."""
     with bootstrap.open_commit_ports(AirflowSettings()) as ports:

@@ -40,20 +40,29 @@ EVENT_SCHEMA = pa.schema(
 
 
 class BatchMode(StrEnum):
-    """LIVE batches are consecutive and move the offsets; RANGE batches replay a range and move nothing."""
+    """LIVE batches are consecutive and move the offsets; RANGE batches replay a range and move nothing.
+
+    LOST is only in the ledger: offsets that the topic had deleted before they were read.
+    """
 
     LIVE = "live"
     RANGE = "range"
+    LOST = "lost"
 
 
 class BatchRef(msgspec.Struct, frozen=True):
-    """``[start, end)`` of one shard: the only value that tasks pass on, apart from counters."""
+    """``[start, end)`` of one shard: the only value that tasks pass on, apart from counters.
+
+    ``epoch`` counts the claims of the batch: only the run that claimed it last may write and commit it. 0 means that
+    it was not claimed in a ledger.
+    """
 
     topic: str
     shard: int
     start: int
     end: int
     mode: BatchMode = BatchMode.LIVE
+    epoch: int = 0
 
     @property
     def batch_id(self) -> str:
@@ -147,13 +156,13 @@ def next_batch(topic: str, shard: int, last_end: int | None, offsets: Offsets, l
     start = offsets.low if last_end is None else last_end
     if start < offsets.low:
         raise OffsetsGoneError(
-            f"offsets {start} to {offsets.low} of {topic}[{shard}] were removed by retention before they were read; "
-            "raise the topic's retention.ms"
+            f"offsets {start} to {offsets.low} of {topic}[{shard}] were removed by retention before they were read: "
+            f"raise the topic's retention.ms, then run python -m include.cli skip-lost --shard {shard}"
         )
     if start > offsets.high:
         raise OffsetsGoneError(
-            f"the ledger's position in {topic}[{shard}] is {start}, but the partition ends at {offsets.high}: the "
-            "topic was recreated; use another topic name, or start with an empty warehouse"
+            f"the ledger's position in {topic}[{shard}] is {start}, but the partition ends at {offsets.high}: it lost "
+            "acknowledged messages, or the warehouse belongs to another Kafka cluster"
         )
     end = min(offsets.high, start + limit)
     return BatchRef(topic, shard, start, end) if end > start else None

@@ -165,7 +165,8 @@ def _parse_time(value: Any) -> int:
     if value is None:
         _reject(Reason.OCCURRED_AT_MISSING)
     try:
-        moment = msgspec.convert(value, datetime) if isinstance(value, str) else None
+        # msgspec rounds digits beyond the sixth, which would move an event into the next second, hour or year.
+        moment = msgspec.convert(_SUBMICROSECONDS.sub(r"\1", value), datetime) if isinstance(value, str) else None
     except msgspec.ValidationError:
         moment = None
     if moment is None or moment.tzinfo is None:
@@ -177,6 +178,7 @@ def _parse_time(value: Any) -> int:
     return milliseconds
 
 
+_SUBMICROSECONDS = re.compile(r"(\.\d{6})\d+")
 _FIRST_MOMENT = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _LAST_MOMENT = (datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 

@@ -15,8 +15,15 @@ class Offsets(NamedTuple):
     high: int
 
 
+class TopicDescription(NamedTuple):
+    """A topic's id, which is new when it is deleted and created again, and its number of partitions."""
+
+    topic_id: str
+    partitions: int
+
+
 class PartitionLag(NamedTuple):
-    """The group's offset (None before its first commit) and ``[low, high)``, the offsets that the partition holds."""
+    """The ledger's position (None before the first commit) and ``[low, high)``, which the partition holds."""
 
     committed: int | None
     low: int

@@ -6,18 +6,23 @@ from include.domain.batch import BatchRef
 
 
 def batch_folder(ref: BatchRef) -> str:
-    """All files of one batch."""
+    """All files of one batch, whichever run wrote them."""
     return f"batches/{ref.batch_id}/"
+
+
+def _claim_folder(ref: BatchRef) -> str:
+    # A run that has lost its claim must not replace the files of the run that has it.
+    return f"{batch_folder(ref)}{ref.epoch}/"
 
 
 def events_file(ref: BatchRef) -> str:
     """The staged events: EVENT_SCHEMA."""
-    return batch_folder(ref) + "events.arrow"
+    return _claim_folder(ref) + "events.arrow"
 
 
 def vectors_file(ref: BatchRef) -> str:
     """The vectors of the batch's distinct texts: (text_hash, vector)."""
-    return batch_folder(ref) + "vectors.arrow"
+    return _claim_folder(ref) + "vectors.arrow"
 
 
 def run_folder(run: str) -> str:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
 from include.domain.batch import EVENT_SCHEMA, BatchMode, BatchRef, DeadLetter, Record, StageCounts, events_table
 from include.domain.event import Event, InvalidEventError, decode
 from include.domain.precedence import select_winners
-from include.errors import ConfigurationError
+from include.errors import ConfigurationError, OffsetsGoneError, RejectShareError
 from include.pipeline.files import events_file
 from include.ports import BatchStore, DeadLetters, Ledger, Source, StoredVersions, Validator
+from include.settings import PipelineSettings
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,29 @@ type PublishedRange = tuple[int, int]
 
 #: A range is staged in memory; a longer one has to be ingested in several runs.
 RANGE_LIMIT = 500_000
+
+
+class _ReadBatch(NamedTuple):
+    """The messages of ``[ref.start, end)``: events, and dead letters."""
+
+    decoded: Decoded
+    letters: list[DeadLetter]
+    end: int
+
+
+@dataclass(frozen=True)
+class StageLimits:
+    """How many bytes of messages a live batch may have, and how many of a shard's messages may be rejected.
+
+    The share is that of the last ``reject_window`` messages or more, in percent.
+    """
+
+    max_bytes: int = sys.maxsize
+    max_reject_percent: int = 100
+    reject_window: int = 1
+
+
+NO_LIMITS = StageLimits()
 
 
 @dataclass(frozen=True)
@@ -40,19 +67,40 @@ class StagePorts:
 
 
 def claim_and_stage(
-    topic: str, shard: int, published: PublishedRange | None, batch_size: int, ports: StagePorts
+    topic: str, shard: int, published: PublishedRange | None, settings: PipelineSettings, ports: StagePorts
 ) -> BatchRef | None:
     """Claim and stage the next live batch, or the range published in that time. Returns None if there is none."""
+    _check_topic(topic, settings.shards, ports)
     if published is None:
-        ref = claim(topic, shard, batch_size, ports)
+        claimed = claim(topic, shard, settings.batch_size, ports)
     else:
-        ref = claim_range(topic, shard, published, ports)
-    if ref is not None:
-        counts = stage(ref, ports)
-        log.info("%s: %s", ref.batch_id, counts)
-        for warning in counts.warnings:
-            log.warning("%s: %s", ref.batch_id, warning)
+        claimed = claim_range(topic, shard, published, ports)
+    if claimed is None:
+        _restore_group_offset(topic, shard, ports)
+        return None
+    limits = StageLimits(settings.batch_bytes, settings.max_reject_percent, settings.reject_window)
+    ref, counts = stage(claimed, ports, limits)
+    log.info("%s: %s", ref.batch_id, counts)
+    for warning in counts.warnings:
+        log.warning("%s: %s", ref.batch_id, warning)
     return ref
+
+
+def _check_topic(topic: str, shards: int, ports: StagePorts) -> None:
+    topic_id, partitions = ports.source.describe()
+    if partitions != shards:
+        raise ConfigurationError(
+            f"the topic {topic} has {partitions} partitions, but MILLRACE_SHARDS is {shards}: set it to {partitions}, "
+            "and restart Airflow, so that every partition has its DAG"
+        )
+    ports.ledger.confirm_topic(topic, topic_id)
+
+
+def _restore_group_offset(topic: str, shard: int, ports: StagePorts) -> None:
+    """Kafka forgets the offsets of a group that commits nothing for a week; whoever watches its lag needs them."""
+    position = ports.ledger.read_position(topic, shard)
+    if position is not None:
+        ports.source.commit(shard, position)
 
 
 def claim(topic: str, shard: int, limit: int, ports: StagePorts) -> BatchRef | None:
@@ -71,41 +119,102 @@ def claim_range(topic: str, shard: int, published: PublishedRange, ports: StageP
             f"the range has {ref.size} offsets of {topic}[{shard}]; one run ingests at most {RANGE_LIMIT}: "
             "split it into several runs"
         )
-    ports.ledger.claim_range(ref)
-    return ref
+    return ports.ledger.claim_range(ref)
 
 
-def stage(ref: BatchRef, ports: StagePorts) -> StageCounts:
-    """Write the batch's events file and dead letters, and record the counts in the ledger. Idempotent."""
-    decoded, letters, delivered = _decode(ref, ports.source)
-    events = events_table(decoded)
+def stage(ref: BatchRef, ports: StagePorts, limits: StageLimits = NO_LIMITS) -> tuple[BatchRef, StageCounts]:
+    """Write the batch's events file and dead letters, and record the counts in the ledger. May run twice.
+
+    A live batch with more than ``limits.max_bytes`` of messages ends there, unless a store may have more of it already.
+    Returns the batch as it was staged. Raises ``RejectShareError``, before any dead letter is written, if too many
+    messages are rejected.
+    """
+    earlier = ports.ledger.read_staged(ref)
+    try:
+        read = _read(ref, ports.source, limits.max_bytes if earlier is None else NO_LIMITS.max_bytes)
+    except OffsetsGoneError:
+        if earlier is None:
+            raise
+        return ref, _stage_again(ref, *earlier, ports)
+    if read.end < ref.end:
+        ref = _shorten(ref, read.end, limits.max_bytes, ports.ledger)
+    return ref, _stage_records(ref, read, None if earlier is None else earlier[1], limits, ports)
+
+
+def _shorten(ref: BatchRef, end: int, max_bytes: int, ledger: Ledger) -> BatchRef:
+    if ref.mode == BatchMode.RANGE:
+        raise ConfigurationError(
+            f"the range has more than {max_bytes} bytes of messages: split it into several runs, or raise "
+            "millrace_batch_bytes (MILLRACE_BATCH_BYTES in the environment)"
+        )
+    return ledger.shorten(ref, end)
+
+
+def _stage_again(ref: BatchRef, epoch: int, counts: StageCounts, ports: StagePorts) -> StageCounts:
+    """Stage the file of an earlier run, because the topic no longer has the messages."""
+    events = ports.files.read(events_file(msgspec.structs.replace(ref, epoch=epoch)))
+    ports.files.write(events_file(ref), _resolve_stored(events, ports.stored_versions))
+    ports.ledger.record_staged(ref, counts)
+    return counts
+
+
+def _stage_records(
+    ref: BatchRef, read: _ReadBatch, earlier: StageCounts | None, limits: StageLimits, ports: StagePorts
+) -> StageCounts:
+    events = events_table(read.decoded)
     verdict = ports.validator.validate(events)
-    letters += [DeadLetter(ref.topic, decoded[row][0], reason) for row, reason in verdict.rejected.items()]
+    rejected = [DeadLetter(ref.topic, read.decoded[row][0], reason) for row, reason in verdict.rejected.items()]
+    letters = sorted([*read.letters, *rejected], key=lambda letter: letter.record.offset)
     valid = _drop_rows(events, verdict.rejected.keys())
     staged = _resolve_stored(select_winners(valid), ports.stored_versions)
-    ports.dead_letters.put(sorted(letters, key=lambda letter: letter.record.offset))
-    ports.files.write(events_file(ref), staged)
     counts = StageCounts(
-        delivered=delivered,
+        delivered=len(read.decoded) + len(read.letters),
         valid=valid.num_rows,
         dropped=valid.num_rows - staged.num_rows,
         dead_letters=dict(sorted(Counter(letter.reason.value for letter in letters).items())),
         warnings=list(verdict.warnings),
     )
+    if earlier is None and ref.mode == BatchMode.LIVE:
+        _check_reject_share(ref, counts, limits, ports.ledger)
+    if earlier is None or earlier.dead_letters != counts.dead_letters:
+        # A batch that waits for a store is staged every half minute; its letters are in the topic since the first time.
+        ports.dead_letters.put(letters)
+    ports.files.write(events_file(ref), staged)
     ports.ledger.record_staged(ref, counts)
     return counts
 
 
-def _decode(ref: BatchRef, source: Source) -> tuple[Decoded, list[DeadLetter], int]:
+def _check_reject_share(ref: BatchRef, counts: StageCounts, limits: StageLimits, ledger: Ledger) -> None:
+    delivered, rejected = counts.delivered, counts.delivered - counts.valid
+    if not rejected:
+        return
+    if delivered < limits.reject_window:
+        earlier_delivered, earlier_rejected = ledger.count_recent(ref, limits.reject_window - delivered)
+        delivered, rejected = delivered + earlier_delivered, rejected + earlier_rejected
+    if delivered < limits.reject_window or 100 * rejected <= limits.max_reject_percent * delivered:
+        return
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.dead_letters.items())
+    raise RejectShareError(
+        f"{rejected:,} of the last {delivered:,} messages of {ref.topic}[{ref.shard}] are not valid events, more than "
+        f"{limits.max_reject_percent} % (offsets {ref.start} to {ref.end}: {reasons}). Fix their producer; or, to make "
+        "dead letters of them, raise millrace_max_reject_percent (MILLRACE_MAX_REJECT_PERCENT in the environment)"
+    )
+
+
+def _read(ref: BatchRef, source: Source, max_bytes: int) -> _ReadBatch:
     decoded: Decoded = []
     letters: list[DeadLetter] = []
+    size = 0
     for records in source.read(ref.shard, ref.start, ref.end):
         for record in records:
+            size += len(record.value or b"")
+            if size > max_bytes and (decoded or letters):
+                return _ReadBatch(decoded, letters, record.offset)
             try:
                 decoded.append((record, decode(record.value)))
             except InvalidEventError as error:
                 letters.append(DeadLetter(ref.topic, record, error.reason))
-    return decoded, letters, len(decoded) + len(letters)
+    return _ReadBatch(decoded, letters, ref.end)
 
 
 def _drop_rows(events: pa.Table, rows: Iterable[int]) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from include.domain.batch import StagedBatch
 from include.settings import WarehouseSettings
+from include.stores.warehouse.ledger import require_claim
 from include.stores.warehouse.schema import SQL
 from include.stores.warehouse.warehouse import Warehouse
 
@@ -33,8 +34,9 @@ class WarehouseSink:
         self._warehouse = Warehouse(settings)
 
     def upsert(self, batch: StagedBatch) -> int:
-        """Store every event of the batch."""
+        """Store every event of the batch. Raises ``StaleClaimError`` if a later run has claimed it."""
         with self._warehouse.database.transaction() as transaction:
+            require_claim(transaction, batch.ref)
             transaction.execute(SQL["create_incoming"])
             transaction.copy("incoming", batch.events.select(_COLUMNS))
             transaction.query(SQL["upsert_events"], {"batch": batch.ref.batch_id})

@@ -8,20 +8,26 @@ from typing import cast
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from include.domain.batch import DeadLetter, Record
-from include.domain.offsets import Offsets
+from include.domain.offsets import Offsets, TopicDescription
 from include.domain.reasons import Reason
 from include.errors import OffsetsGoneError, TransientError
 from include.settings import KafkaSettings
 from include.sources.kafka_client import REQUEST_S, fetch, log, open_consumer, raise_if_failed, translate_errors
 from include.sources.kafka_producer import AckedProducer
+from include.sources.kafka_topics import describe_topic
 
 
 class KafkaSource:
     """The topic of events. Supports one read at a time: a new ``read`` ends the previous one."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
         self._topic = settings.topic
         self._consumer = open_consumer(settings)
+
+    def describe(self) -> TopicDescription:
+        """The topic's id and number of partitions."""
+        return describe_topic(self._settings)
 
     def read_offsets(self, shard: int) -> Offsets:
         """``[low, high)`` of the shard, as the broker reports it."""
@@ -41,8 +47,8 @@ class KafkaSource:
         if start < end and not (low <= start and end <= high):
             raise OffsetsGoneError(
                 f"{self._topic}[{shard}] has offsets [{low}, {high}), but [{start}, {end}) was requested. Messages "
-                "removed by retention are lost to the stores: raise retention.ms or ingest sooner. If the topic was "
-                "recreated, the ledger still refers to the old one. See docs/runbook.md"
+                "removed by retention are lost to the stores: raise retention.ms, then run "
+                f"python -m include.cli skip-lost --shard {shard}"
             )
         return self._records(shard, start, end)
 

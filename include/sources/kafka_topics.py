@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from include.domain.offsets import TopicDescription
 from include.errors import ConfigurationError
 from include.settings import KafkaSettings
 from include.sources.kafka_client import REQUEST_S, build_properties, log, translate_errors
@@ -31,6 +32,15 @@ def ensure_topics(settings: KafkaSettings, shards: int) -> None:
             f"the topic {settings.topic} has {partitions} partitions, but shards is {shards}: set shards to "
             f"{partitions}, or recreate the topic and every store"
         )
+
+
+def describe_topic(settings: KafkaSettings) -> TopicDescription:
+    """The id of the topic of events and its number of partitions."""
+    with translate_errors():
+        admin = AdminClient(build_properties(settings, {}, {}), logger=log)
+        topics = admin.describe_topics(TopicCollection([settings.topic]), request_timeout=REQUEST_S)
+        description = topics[settings.topic].result(timeout=2 * REQUEST_S)
+    return TopicDescription(str(description.topic_id), len(description.partitions))
 
 
 def _create(admin: AdminClient, topic: NewTopic) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from include.domain.batch import DeadLetter, Record
-from include.domain.offsets import Offsets
+from include.domain.offsets import Offsets, TopicDescription
 from include.errors import OffsetsGoneError
+from include.settings import PipelineSettings
 
 CHUNK = 1_000
 
@@ -27,6 +28,7 @@ class MemorySource:
     """A topic in memory. ``append`` publishes a message, ``trim`` acts as retention."""
 
     def __init__(self) -> None:
+        self.description = TopicDescription("memory", PipelineSettings.shards)
         self._partitions: defaultdict[int, _Partition] = defaultdict(_Partition)
         self._committed: dict[int, int] = {}
 
@@ -42,6 +44,10 @@ class MemorySource:
         partition = self._partitions[shard]
         del partition.records[: low - partition.low]
         partition.low = low
+
+    def describe(self) -> TopicDescription:
+        """The topic's id and number of partitions."""
+        return self.description
 
     def read_offsets(self, shard: int) -> Offsets:
         """``[low, high)`` of the shard."""

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from include.domain.mark import Mark
 from include.domain.offsets import Offsets
 from include.domain.precedence import Precedence, StoredVersion, compare_versions
 from include.domain.ranking import DAY_MS, kind_weight
+from include.errors import ConfigurationError, StaleClaimError
 
 type Row = dict[str, Any]
 type Identity = tuple[str, str]
@@ -35,17 +37,40 @@ def hour_of(milliseconds: int) -> str:
 
 
 @dataclass
+class MemoryBatch:
+    """One row of the ledger: the last claim, what was staged last, and by which epoch."""
+
+    ref: BatchRef
+    staged: tuple[int, StageCounts] | None = None
+    is_committed: bool = False
+
+
+@dataclass
 class MemoryTables:
     """The tables of the warehouse. Several adapters share one instance."""
 
     events: dict[Identity, Row] = field(default_factory=dict)
     engagement: dict[EngagementKey, tuple[int, int, Decimal]] = field(default_factory=dict)
-    batches: dict[BatchRef, tuple[StageCounts, bool]] = field(default_factory=dict)
+    topics: dict[str, str] = field(default_factory=dict)
+    batches: dict[str, MemoryBatch] = field(default_factory=dict)
     vectors: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     centres: dict[str, tuple[int, np.ndarray]] = field(default_factory=dict)
     touched_hours: dict[str, int] = field(default_factory=dict)
     changed_users: dict[tuple[str, str], int | None] = field(default_factory=dict)
     marks: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def require_claim(self, ref: BatchRef) -> MemoryBatch:
+        """The batch, if ``ref`` is its last claim. Raises ``StaleClaimError`` if not."""
+        batch = self.batches.get(ref.batch_id)
+        if batch is None or batch.ref.epoch != ref.epoch:
+            raise StaleClaimError(f"a later run has claimed batch {ref.batch_id}")
+        return batch
+
+    def release_changed_users(self, batch_id: str) -> None:
+        """Show the users that a batch has changed to the precompute."""
+        for (batch, user), seq in self.changed_users.items():
+            if batch == batch_id and seq is None:
+                self.changed_users[batch, user] = next(self.marks)
 
     def store(self, rows: Sequence[Row], batch_id: str) -> None:
         """Store new and newer revisions, and mark the hours and users that they change."""
@@ -80,35 +105,86 @@ class MemoryLedger:
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
 
+    def confirm_topic(self, topic: str, topic_id: str) -> None:
+        if self._tables.topics.setdefault(topic, topic_id) != topic_id:
+            raise ConfigurationError(f"the topic {topic} was deleted and created again")
+
     def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
-        batches = sorted(self._live_batches(topic, shard), key=lambda ref: ref.start)
-        for ref in batches:
-            if not self._tables.batches[ref][1]:
-                return ref
-        claimed = next_batch(topic, shard, batches[-1].end if batches else None, offsets, limit)
-        if claimed is not None:
-            self._tables.batches[claimed] = (StageCounts(), False)
+        batches = self._find_batches(topic, shard)
+        for batch in batches:
+            if not batch.is_committed:
+                return self.claim_range(batch.ref)
+        claimed = next_batch(topic, shard, batches[-1].ref.end if batches else None, offsets, limit)
+        return None if claimed is None else self.claim_range(claimed)
+
+    def claim_range(self, ref: BatchRef) -> BatchRef:
+        earlier = self._tables.batches.get(ref.batch_id)
+        claimed = msgspec.structs.replace(ref, epoch=1 if earlier is None else earlier.ref.epoch + 1)
+        self._tables.batches[ref.batch_id] = MemoryBatch(claimed, None if earlier is None else earlier.staged)
         return claimed
 
-    def claim_range(self, ref: BatchRef) -> None:
-        counts, _ = self._tables.batches.get(ref, (StageCounts(), False))
-        self._tables.batches[ref] = (counts, False)
+    def shorten(self, ref: BatchRef, end: int) -> BatchRef:
+        if self._tables.require_claim(ref).staged is not None:
+            raise StaleClaimError(ref.batch_id)
+        shortened = msgspec.structs.replace(ref, end=end)
+        del self._tables.batches[ref.batch_id]
+        self._tables.batches[shortened.batch_id] = MemoryBatch(shortened)
+        return shortened
+
+    def read_staged(self, ref: BatchRef) -> tuple[int, StageCounts] | None:
+        batch = self._tables.batches.get(ref.batch_id)
+        return None if batch is None else batch.staged
+
+    def count_recent(self, ref: BatchRef, messages: int) -> tuple[int, int]:
+        delivered = rejected = 0
+        for batch in reversed(self._find_batches(ref.topic, ref.shard)):
+            if batch.ref.start < ref.start and batch.is_committed and batch.staged and delivered < messages:
+                counts = batch.staged[1]
+                delivered += counts.delivered
+                rejected += counts.delivered - counts.valid
+        return delivered, rejected
 
     def record_staged(self, ref: BatchRef, counts: StageCounts) -> None:
-        self._tables.batches[ref] = (counts, self._tables.batches[ref][1])
+        self._tables.require_claim(ref).staged = ref.epoch, counts
 
     def commit(self, ref: BatchRef) -> None:
-        self._tables.batches[ref] = (self._tables.batches[ref][0], True)
-        for (batch_id, user), seq in self._tables.changed_users.items():
-            if batch_id == ref.batch_id and seq is None:
-                self._tables.changed_users[batch_id, user] = next(self._tables.marks)
+        self._tables.require_claim(ref).is_committed = True
+        self._tables.release_changed_users(ref.batch_id)
 
     def read_position(self, topic: str, shard: int) -> int | None:
-        return max((ref.end for ref in self._live_batches(topic, shard) if self._tables.batches[ref][1]), default=None)
+        committed = [batch.ref.end for batch in self._find_batches(topic, shard) if batch.is_committed]
+        return max(committed, default=None)
 
-    def _live_batches(self, topic: str, shard: int) -> list[BatchRef]:
-        live = (ref for ref in self._tables.batches if ref.mode == BatchMode.LIVE)
-        return [ref for ref in live if (ref.topic, ref.shard) == (topic, shard)]
+    def find_lost(self, topic: str, shard: int, low: int) -> BatchRef | None:
+        batches = self._find_batches(topic, shard)
+        if not batches:
+            return None
+        start = min((batch.ref.start for batch in batches if not batch.is_committed), default=batches[-1].ref.end)
+        return BatchRef(topic, shard, start, low, BatchMode.LOST) if start < low else None
+
+    def skip_lost(self, topic: str, shard: int, low: int) -> BatchRef | None:
+        lost = self.find_lost(topic, shard, low)
+        if lost is None:
+            return None
+        for batch in self._find_batches(topic, shard):
+            if not batch.is_committed:
+                self._tables.release_changed_users(batch.ref.batch_id)
+                del self._tables.batches[batch.ref.batch_id]
+        self._tables.batches[lost.batch_id] = MemoryBatch(lost, is_committed=True)
+        return lost
+
+    def forget_topic(self, topic: str) -> int:
+        forgotten = [batch_id for batch_id, batch in self._tables.batches.items() if batch.ref.topic == topic]
+        for batch_id in forgotten:
+            del self._tables.batches[batch_id]
+        self._tables.topics.pop(topic, None)
+        return len(forgotten)
+
+    def _find_batches(self, topic: str, shard: int) -> list[MemoryBatch]:
+        """The live and lost batches of a shard, in order."""
+        batches = (batch for batch in self._tables.batches.values() if batch.ref.mode != BatchMode.RANGE)
+        own = [batch for batch in batches if (batch.ref.topic, batch.ref.shard) == (topic, shard)]
+        return sorted(own, key=lambda batch: batch.ref.start)
 
 
 class MemoryStoredVersions:
@@ -156,6 +232,8 @@ class MemoryWarehouseSink:
         self._tables = tables
 
     def upsert(self, batch: StagedBatch) -> int:
+        if batch.ref.epoch or batch.ref.batch_id in self._tables.batches:
+            self._tables.require_claim(batch.ref)
         self._tables.store(rows_of(batch.events), batch.ref.batch_id)
         return int(batch.events.num_rows)
 

@@ -6,20 +6,33 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
-import pyarrow as pa
-import pyarrow.csv as arrow_csv
 
 from include.errors import ConfigurationError, PermanentError, TransientError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SESSION = (
     "-c timezone=UTC -c statement_timeout=300000 -c lock_timeout=60000 -c idle_in_transaction_session_timeout=120000"
 )
 _ACCESS_DENIED = ("password authentication failed", "no pg_hba.conf entry", "does not exist")
+#: What libpq says about a connection, without the server and the login that it also names.
+_CAUSES = (
+    *_ACCESS_DENIED,
+    "Connection refused",
+    "could not translate host name",
+    "timeout expired",
+    "SSL",
+    "server closed the connection unexpectedly",
+    "connection already closed",
+)
+#: The names in PostgreSQL's report of an error that come from the schema. Its message, detail and context quote rows.
+_SCHEMA_NAMES = ("table", "column", "constraint")
 
 type Parameters = Mapping[str, object]
 
@@ -31,10 +44,23 @@ def translate_errors() -> Iterator[None]:
         yield
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         if any(part in str(error) for part in _ACCESS_DENIED):
-            raise ConfigurationError(f"the warehouse denies access: check warehouse_default: {error}") from error
-        raise TransientError(f"the warehouse is unavailable: {error}") from error
+            raise ConfigurationError(
+                f"the warehouse denies access: check warehouse_default: {_describe(error)}"
+            ) from None
+        raise TransientError(f"the warehouse is unavailable: {_describe(error)}") from None
     except psycopg2.Error as error:
-        raise PermanentError(f"the warehouse rejected a statement: {error}") from error
+        raise PermanentError(f"the warehouse rejected a statement: {_describe(error)}") from None
+
+
+def _describe(error: psycopg2.Error) -> str:
+    """The class, the SQLSTATE or the cause of a lost connection, and the names of what was violated."""
+    names = ((name, getattr(error.diag, f"{name}_name")) for name in _SCHEMA_NAMES)
+    details = [
+        f"SQLSTATE {error.pgcode}" if error.pgcode else "",
+        next((cause for cause in _CAUSES if not error.pgcode and cause in str(error)), ""),
+        *(f"{name} {value}" for name, value in names if value),
+    ]
+    return ", ".join([type(error).__name__, *filter(None, details)])
 
 
 def load_queries(path: Path) -> dict[str, str]:
@@ -70,6 +96,8 @@ class Transaction:
 
     def copy(self, table: str, rows: pa.Table) -> None:
         """Append ``rows`` to the columns of ``table`` with the same names. Null stays null, '' stays ''."""
+        import pyarrow.csv as arrow_csv  # here, because the triggerer uses this module too and copies nothing
+
         buffer = io.BytesIO()
         arrow_csv.write_csv(rows, buffer, arrow_csv.WriteOptions(include_header=False, quoting_style="needed"))
         buffer.seek(0)

@@ -6,17 +6,18 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from include.domain.offsets import PartitionLag
+from include.domain.offsets import Offsets
 from include.errors import ConfigurationError, OffsetsGoneError, PermanentError
 from include.settings import KafkaSettings
 from include.sources.kafka import KafkaSource
-from include.sources.kafka_lag import LagReader
+from include.sources.kafka_offsets import OffsetReader
 from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
 
@@ -134,13 +135,26 @@ def test_a_message_refused_by_the_broker_is_permanent(settings: KafkaSettings) -
         publisher.flush()
 
 
-def test_a_snapshot_has_the_lag_of_all_shards(settings: KafkaSettings, source: KafkaSource) -> None:
-    """It has the group's offset, None before the first commit, and the topic's offsets."""
+def test_a_snapshot_has_the_offsets_of_all_partitions(settings: KafkaSettings) -> None:
+    """It has every partition that the topic has, with or without messages."""
     _publish(settings, 0, 7)
     _publish(settings, 2, 2)
-    source.commit(0, 4)
-    snapshot = asyncio.run(LagReader(settings).snapshot(settings.topic, range(SHARDS)))
-    assert snapshot == {0: PartitionLag(4, 0, 7), 1: PartitionLag(None, 0, 0), 2: PartitionLag(None, 0, 2)}
+    snapshot = asyncio.run(OffsetReader(settings).snapshot(settings.topic))
+    assert snapshot == {0: Offsets(0, 7), 1: Offsets(0, 0), 2: Offsets(0, 2)}
+
+
+def test_a_recreated_topic_has_another_id(settings: KafkaSettings, source: KafkaSource) -> None:
+    """The id tells a topic from its successor of the same name; the number of partitions comes with it."""
+    first = source.describe()
+    assert (first, first.partitions) == (source.describe(), SHARDS)
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    admin.delete_topics([settings.topic])[settings.topic].result()
+    second, deadline = first, time.monotonic() + 30
+    while second == first and time.monotonic() < deadline:  # the broker deletes and creates topics in the background
+        with suppress(PermanentError):
+            ensure_topics(settings, SHARDS)
+            second = source.describe()
+    assert (second.topic_id != first.topic_id, second.partitions) == (True, SHARDS)
 
 
 def test_two_sources_commit_without_fencing_each_other(settings: KafkaSettings, source: KafkaSource) -> None:

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 from include.bootstrap import SINKS
-from include.domain.batch import BatchMode, BatchRef, StageCounts, StagedBatch, events_table
+from include.domain.batch import BatchRef, StagedBatch, events_table
 from include.domain.event import Event
 from include.domain.generation import Generation
 from include.domain.mark import Mark
-from include.domain.offsets import Offsets
-from include.errors import OffsetsGoneError
 from include.ports import Engagement, Ledger, Sink, StoredVersions, TextVectors, UserActivity
 from include.settings import WarehouseSettings
 from include.sinks.warehouse import WarehouseSink
@@ -59,8 +57,7 @@ class WarehouseUnderTest:
 
     def ingest(self, *events: Event, start: int = 0) -> BatchRef:
         """Store ``events`` as one committed live batch."""
-        ref = BatchRef("events", 0, start, start + 1)
-        self.ledger.claim_range(ref)
+        ref = self.ledger.claim_range(BatchRef("events", 0, start, start + 1))
         self.sink.upsert(batch_of(ref, *events))
         self.ledger.commit(ref)
         return ref
@@ -103,52 +100,6 @@ class TestWarehouseSink(ServerSinkSuite):
 
     def open_unavailable(self) -> WarehouseSink:
         return WarehouseSink(WarehouseSettings("postgresql://127.0.0.1:1/warehouse"))
-
-
-def test_an_open_batch_is_claimed_again(warehouse: WarehouseUnderTest) -> None:
-    """A retry reads the same offsets, however many messages have arrived in the meantime."""
-    first = warehouse.ledger.claim("events", 0, Offsets(0, 10), 5)
-    assert first == BatchRef("events", 0, 0, 5)
-    assert warehouse.ledger.claim("events", 0, Offsets(0, 99), 50) == first
-
-
-def test_batches_follow_one_another(warehouse: WarehouseUnderTest) -> None:
-    """After a commit the next batch begins where the last one ended, until nothing is left to read."""
-    for start, end in [(3, 8), (8, 11)]:
-        ref = warehouse.ledger.claim("events", 0, Offsets(3, 11), 5)
-        assert ref == BatchRef("events", 0, start, end)
-        warehouse.ledger.commit(ref)
-        assert warehouse.ledger.read_position("events", 0) == end
-    assert warehouse.ledger.claim("events", 0, Offsets(3, 11), 5) is None
-
-
-def test_shards_and_topics_are_claimed_separately(warehouse: WarehouseUnderTest) -> None:
-    """A claim for one shard affects neither other shards nor other topics."""
-    warehouse.ledger.claim("events", 0, Offsets(0, 10), 5)
-    assert warehouse.ledger.claim("events", 1, Offsets(2, 10), 5) == BatchRef("events", 1, 2, 7)
-    assert warehouse.ledger.claim("other", 0, Offsets(0, 3), 5) == BatchRef("other", 0, 0, 3)
-    assert warehouse.ledger.read_position("events", 1) is None
-
-
-@pytest.mark.parametrize("offsets", [Offsets(7, 20), Offsets(0, 3)])
-def test_missing_offsets_are_an_error(warehouse: WarehouseUnderTest, offsets: Offsets) -> None:
-    """Messages removed before they were read, or a recreated topic, stop the shard instead of being skipped."""
-    first = warehouse.ledger.claim("events", 0, Offsets(0, 5), 5)
-    assert first is not None
-    warehouse.ledger.commit(first)
-    with pytest.raises(OffsetsGoneError):
-        warehouse.ledger.claim("events", 0, offsets, 5)
-
-
-def test_a_range_does_not_move_the_position(warehouse: WarehouseUnderTest) -> None:
-    """Ingesting a range again changes neither the shard's position nor its next batch."""
-    ref = BatchRef("events", 0, 0, 4, BatchMode.RANGE)
-    for _ in range(2):
-        warehouse.ledger.claim_range(ref)
-        warehouse.ledger.record_staged(ref, StageCounts(delivered=4, valid=4))
-        warehouse.ledger.commit(ref)
-    assert warehouse.ledger.read_position("events", 0) is None
-    assert warehouse.ledger.claim("events", 0, Offsets(0, 9), 5) == BatchRef("events", 0, 0, 5)
 
 
 def test_stored_versions_are_compared_with_a_batch(warehouse: WarehouseUnderTest) -> None:
@@ -236,8 +187,7 @@ def test_an_hour_touched_again_stays_touched(warehouse: WarehouseUnderTest) -> N
 
 def test_users_count_as_changed_once_their_batch_is_committed(warehouse: WarehouseUnderTest) -> None:
     """Users count as changed only after the commit, and the mark of a later batch survives clearing an earlier one."""
-    ref = BatchRef("events", 0, 0, 1)
-    warehouse.ledger.claim_range(ref)
+    ref = warehouse.ledger.claim_range(BatchRef("events", 0, 0, 1))
     warehouse.sink.upsert(batch_of(ref, event()))
     assert warehouse.activity.read_changed_users() == []
     warehouse.ledger.commit(ref)

@@ -93,6 +93,9 @@ def test_every_setting_of_the_pipeline_is_listed() -> None:
         "SHARDS": str(default.shards),
         "BATCH_PATH": "required",
         "BATCH_SIZE": str(default.batch_size),
+        "BATCH_BYTES": str(default.batch_bytes),
+        "MAX_REJECT_PERCENT": str(default.max_reject_percent),
+        "REJECT_WINDOW": str(default.reject_window),
         "AS_OF": f"`{default.as_of}`",
         "LIST_TTL_MINUTES": str(default.list_ttl_s // 60),
         "ACTIVE_DAYS": str(default.active_days),
@@ -130,7 +133,7 @@ def test_every_setting_of_the_reader_is_listed() -> None:
 def test_every_variable_and_connection_of_airflow_is_listed() -> None:
     """The pages list every Airflow variable and connection that the DAGs read."""
     code = (PROJECT / "dags" / "dag_factories" / "connections.py").read_text(encoding="utf-8")
-    variables = re.search(r"^_VARIABLES = \((.*)\)$", code, re.MULTILINE)
+    variables = re.search(r"^_VARIABLES = \(([^)]*)\)", code, re.MULTILINE)
     assert variables
     for name in re.findall(r'"([a-z_]+)"', variables[1]):
         assert f"`millrace_{name}`" in page_text(CONFIGURATION)

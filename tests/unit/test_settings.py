@@ -42,6 +42,9 @@ LIMITS = {
     "list_ttl_minutes": (5, 15),
     "active_days": (1, 36_500),
     "users_per_chunk": (1, 100_000),
+    "batch_bytes": (2**20, 4 * 2**30),
+    "max_reject_percent": (0, 100),
+    "reject_window": (1, 1_000_000),
 }
 
 
@@ -80,13 +83,27 @@ def test_every_variable_sets_its_own_field() -> None:
         "MILLRACE_LIST_TTL_MINUTES": "5",
         "MILLRACE_ACTIVE_DAYS": "all",
         "MILLRACE_USERS_PER_CHUNK": "9",
+        "MILLRACE_BATCH_BYTES": "2000000",
+        "MILLRACE_MAX_REJECT_PERCENT": "10",
+        "MILLRACE_REJECT_WINDOW": "50",
     }
     settings = EnvironmentSettings({**NEEDED, **SECRETS, **others})
     assert settings.milvus.token == "milvus-secret"
     assert (settings.neo4j.user, settings.neo4j.password) == ("reader", "neo4j-secret")
     assert settings.embed.api_key == "embed-secret"
     assert (settings.kafka.topic, settings.kafka.dead_letter_topic) == ("clicks", "clicks.bad")
-    assert settings.pipeline == PipelineSettings(64, 7, "s3://bucket/batches", "newest_event", 300, None, 9)
+    assert settings.pipeline == PipelineSettings(
+        shards=64,
+        batch_size=7,
+        batch_bytes=2_000_000,
+        max_reject_percent=10,
+        reject_window=50,
+        batch_path="s3://bucket/batches",
+        as_of="newest_event",
+        list_ttl_s=300,
+        active_days=None,
+        users_per_chunk=9,
+    )
 
 
 SECTIONS = ["kafka", "mongo", "milvus", "neo4j", "warehouse", "redis", "embed", "pipeline"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from include.domain.batch import BatchMode, BatchRef, StageCounts, next_batch
 from include.domain.offsets import Offsets
-from include.stores.postgres import Database
+from include.errors import ConfigurationError, StaleClaimError
+from include.stores.postgres import Database, Transaction
 from include.stores.warehouse.schema import SQL
 
 
@@ -16,20 +19,44 @@ class WarehouseLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def confirm_topic(self, topic: str, topic_id: str) -> None:
+        known = self._database.query(SQL["topic_id"], {"topic": topic, "topic_id": topic_id})[0][0]
+        if known != topic_id:
+            raise recreated_topic_error(topic)
+
     def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
         with self._database.transaction() as transaction:
             where = {"topic": topic, "shard": shard}
-            transaction.execute(SQL["lock_shard"], where)
+            claimed_end = transaction.query(SQL["lock_shard"], where)[0][0]
             for start, end in transaction.query(SQL["open_batch"], where):
-                return BatchRef(topic, shard, start, end)
-            last = transaction.query(SQL["last_claimed"], where)[0][0]
-            ref = next_batch(topic, shard, last, offsets, limit)
-            if ref is not None:
-                transaction.execute(SQL["claim"], _parameters(ref))
-            return ref
+                return _claim(transaction, BatchRef(topic, shard, start, end))
+            ref = next_batch(topic, shard, claimed_end, offsets, limit)
+            if ref is None:
+                return None
+            transaction.execute(SQL["set_claimed_end"], _parameters(ref))
+            return _claim(transaction, ref)
 
-    def claim_range(self, ref: BatchRef) -> None:
-        self._database.execute(SQL["claim"], _parameters(ref))
+    def claim_range(self, ref: BatchRef) -> BatchRef:
+        with self._database.transaction() as transaction:
+            return _claim(transaction, ref)
+
+    def shorten(self, ref: BatchRef, end: int) -> BatchRef:
+        parameters = {**_parameters(ref), "new_end": end}
+        with self._database.transaction() as transaction:
+            transaction.query(SQL["lock_shard"], parameters)
+            _require_row(ref, transaction.execute(SQL["shorten_batch"], parameters))
+            transaction.execute(SQL["lower_claimed_end"], parameters)
+        return msgspec.structs.replace(ref, end=end)
+
+    def read_staged(self, ref: BatchRef) -> tuple[int, StageCounts] | None:
+        for epoch, *counts in self._database.query(SQL["read_staged"], _parameters(ref)):
+            return epoch, StageCounts(*counts)
+        return None
+
+    def count_recent(self, ref: BatchRef, messages: int) -> tuple[int, int]:
+        parameters = {**_parameters(ref), "messages": messages}
+        delivered, rejected = self._database.query(SQL["recent_counts"], parameters)[0]
+        return int(delivered), int(rejected)
 
     def record_staged(self, ref: BatchRef, counts: StageCounts) -> None:
         outcome = {
@@ -39,18 +66,84 @@ class WarehouseLedger:
             "dead_letters": json.dumps(counts.dead_letters),
             "warnings": json.dumps(counts.warnings),
         }
-        self._database.execute(SQL["record_staged"], {**_parameters(ref), **outcome})
+        _require_row(ref, self._database.execute(SQL["record_staged"], {**_parameters(ref), **outcome}))
 
     def commit(self, ref: BatchRef) -> None:
         with self._database.transaction() as transaction:
-            transaction.execute(SQL["commit"], _parameters(ref))
+            _require_row(ref, transaction.execute(SQL["commit"], _parameters(ref)))
+            if ref.mode == BatchMode.LIVE:
+                transaction.execute(SQL["set_committed_end"], _parameters(ref))
             transaction.execute(SQL["release_changed_users"], {"batch": ref.batch_id})
 
     def read_position(self, topic: str, shard: int) -> int | None:
-        position: int | None = self._database.query(SQL["position"], {"topic": topic, "shard": shard})[0][0]
-        return position
+        rows = self._database.query(SQL["position"], {"topic": topic, "shard": shard})
+        return rows[0][0] if rows else None
+
+    def find_lost(self, topic: str, shard: int, low: int) -> BatchRef | None:
+        with self._database.transaction() as transaction:
+            return _find_lost(transaction, topic, shard, low)
+
+    def skip_lost(self, topic: str, shard: int, low: int) -> BatchRef | None:
+        with self._database.transaction() as transaction:
+            lost = _find_lost(transaction, topic, shard, low)
+            if lost is None:
+                return None
+            for start, end in transaction.query(SQL["delete_open_batches"], _parameters(lost)):
+                # Some stores may have the batch, so the lists of its users must be rebuilt.
+                closed = BatchRef(topic, shard, start, end)
+                transaction.execute(SQL["release_changed_users"], {"batch": closed.batch_id})
+            transaction.execute(SQL["record_lost"], _parameters(lost))
+            transaction.execute(SQL["move_position"], _parameters(lost))
+            return lost
+
+    def forget_topic(self, topic: str) -> int:
+        batches: int = self._database.query(SQL["forget_topic"], {"topic": topic})[0][0]
+        return batches
+
+
+def require_claim(transaction: Transaction, ref: BatchRef) -> None:
+    """Raise ``StaleClaimError`` unless ``ref`` is its batch's last claim; later claims wait for the transaction."""
+    rows = transaction.query(SQL["lock_epoch"], _parameters(ref))
+    if ref.epoch != (rows[0][0] if rows else 0):
+        raise stale_claim_error(ref)
+
+
+def recreated_topic_error(topic: str) -> ConfigurationError:
+    """The error for a topic whose id differs from the one in the ledger."""
+    return ConfigurationError(
+        f"the topic {topic} was deleted and created again, so the ledger's positions don't apply to it: set "
+        "MILLRACE_TOPIC to another topic, or read this one from its first offset: "
+        "python -m include.cli restart-topic"
+    )
+
+
+def stale_claim_error(ref: BatchRef) -> StaleClaimError:
+    """The error for a run that was overtaken."""
+    return StaleClaimError(
+        f"a later run has claimed batch {ref.batch_id}, so this one stops: nothing is lost, and there is nothing to do"
+    )
+
+
+def _find_lost(transaction: Transaction, topic: str, shard: int, low: int) -> BatchRef | None:
+    where = {"topic": topic, "shard": shard}
+    start = transaction.query(SQL["lock_shard"], where)[0][0]
+    for open_start, _ in transaction.query(SQL["open_batch"], where):
+        start = open_start
+    return BatchRef(topic, shard, start, low, BatchMode.LOST) if start is not None and start < low else None
+
+
+def _claim(transaction: Transaction, ref: BatchRef) -> BatchRef:
+    epoch = transaction.query(SQL["claim"], _parameters(ref))[0][0]
+    return msgspec.structs.replace(ref, epoch=epoch)
+
+
+def _require_row(ref: BatchRef, affected: int) -> None:
+    if affected == 0:
+        raise stale_claim_error(ref)
 
 
 def _parameters(ref: BatchRef) -> dict[str, object]:
     mode = BatchMode(ref.mode).value
-    return {"topic": ref.topic, "shard": ref.shard, "start": ref.start, "end": ref.end, "mode": mode}
+    return {
+        "topic": ref.topic, "shard": ref.shard, "start": ref.start, "end": ref.end, "mode": mode, "epoch": ref.epoch,
+    }  # fmt: skip

@@ -117,6 +117,8 @@ def test_null_and_empty_are_absent(absent: dict[str, Any]) -> None:
         ("1970-01-01T00:00:00.0019Z", 1),
         ("1970-01-01T01:00:00+01:00", 0),
         ("1969-12-31T23:59:59.999Z", -1),
+        ("1970-01-01T00:00:00.9999999Z", 999),
+        ("1969-12-31T23:59:59.999999999+00:00", -1),
     ],
 )
 def test_times_are_truncated_to_milliseconds(text: str, milliseconds: int) -> None:

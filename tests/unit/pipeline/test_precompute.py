@@ -53,7 +53,8 @@ class Pipeline:
 
     def store(self, *events: Event) -> None:
         """Store the events as one committed batch, and aggregate."""
-        ref = BatchRef("events", 0, self.batches, self.batches + 1)
+        ledger = memory.MemoryLedger(self.tables)
+        ref = ledger.claim_range(BatchRef("events", 0, self.batches, self.batches + 1))
         self.batches += 1
         table = events_table((record(offset), event) for offset, event in enumerate(events))
         texts = {text_hash(event.text): event.text for event in events if event.text is not None}
@@ -62,8 +63,6 @@ class Pipeline:
         batch = StagedBatch(ref, table, tuple(texts), vectors)
         for sink in (memory.MemoryWarehouseSink(self.tables), self.graph):
             sink.upsert(batch)
-        ledger = memory.MemoryLedger(self.tables)
-        ledger.claim_range(ref)
         ledger.commit(ref)
         aggregate_touched(self.ports.engagement)
 

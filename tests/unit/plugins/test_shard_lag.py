@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.domain.offsets import Offsets
 from include.domain.offsets import PartitionLag as Lag
-from shard_lag import LagWatch, ShardLagTrigger
+from shard_lag import LagReader, LagWatch, PartitionCheck, ShardLagTrigger
 
 
 def new_watch() -> LagWatch:
@@ -66,7 +69,7 @@ def test_a_lagging_shard_is_never_stranded(history: list[tuple[int, int]]) -> No
 
 def test_the_shared_stream_is_filtered_by_shard() -> None:
     """Each trigger sees only its own shard in the shared snapshots, and its event carries the offsets."""
-    trigger = ShardLagTrigger(shard=1, conn_id="k", topic="t", shards=2, min_lag=1)
+    trigger = ShardLagTrigger(shard=1, kafka_conn_id="k", warehouse_conn_id="w", topic="t", shards=2, min_lag=1)
 
     async def stream() -> AsyncIterator[dict[int, Lag]]:
         yield {0: Lag(0, 0, 9), 1: Lag(3, 0, 3)}
@@ -80,7 +83,9 @@ def test_the_shared_stream_is_filtered_by_shard() -> None:
 
 def test_it_survives_serialisation() -> None:
     """Airflow stores a trigger as a class path and arguments, which create an equal trigger."""
-    trigger = ShardLagTrigger(shard=1, conn_id="k", topic="t", shards=2, min_lag=1, max_age=3.0)
+    trigger = ShardLagTrigger(
+        shard=1, kafka_conn_id="k", warehouse_conn_id="w", topic="t", shards=2, min_lag=1, max_age=3.0
+    )
     path, arguments = trigger.serialize()
     assert path == "shard_lag.ShardLagTrigger"
     assert ShardLagTrigger(**arguments).serialize() == trigger.serialize()
@@ -88,5 +93,46 @@ def test_it_survives_serialisation() -> None:
 
 def test_triggers_of_one_topic_share_a_poll() -> None:
     """Triggers of different shards of one topic share one stream of snapshots."""
-    first, second = (ShardLagTrigger(shard=n, conn_id="k", topic="t", shards=2, min_lag=1) for n in (0, 1))
+    first, second = (
+        ShardLagTrigger(shard=n, kafka_conn_id="k", warehouse_conn_id="w", topic="t", shards=2, min_lag=1)
+        for n in (0, 1)
+    )
     assert first.shared_stream_key() == second.shared_stream_key()
+
+
+class Positions:
+    """A ledger that answers with the given positions."""
+
+    def __init__(self, positions: dict[int, int]) -> None:
+        self.positions = positions
+
+    def read(self, topic: str) -> dict[int, int]:
+        return self.positions
+
+
+class Partitions:
+    """A topic with the given offsets."""
+
+    def __init__(self, offsets: dict[int, Offsets]) -> None:
+        self.offsets = offsets
+
+    async def snapshot(self, topic: str) -> dict[int, Offsets]:
+        return self.offsets
+
+
+def test_the_level_comes_from_the_ledger() -> None:
+    """Whatever Kafka knows of the group, the lag is what the ledger has not committed: all of it in a new ledger."""
+    offsets, positions = {0: Offsets(0, 9), 1: Offsets(2, 5)}, {0: 4}
+    reader = LagReader(cast(Any, Partitions(offsets)), cast(Any, Positions(positions)))
+    assert asyncio.run(reader.snapshot("events")) == {0: Lag(4, 0, 9), 1: Lag(None, 2, 5)}
+
+
+def test_added_partitions_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """The error names the setting, and is repeated once a minute as long as the numbers differ."""
+    check = PartitionCheck("events", 4)
+    for now in (0, 1, 2, 59, 61):
+        check.report(4 if now == 0 else 6, now)
+    messages = [record.getMessage() for record in caplog.records]
+    assert (
+        messages == ["the topic events has 6 partitions, but MILLRACE_SHARDS is 4: set it to 6 and restart Airflow"] * 2
+    )
