@@ -100,14 +100,21 @@ new-sink: setup ## Write a new sink and its test from a template (NAME=search)
 	@$(PYTHON) scripts/new_sink.py "$(NAME)"
 
 .PHONY: requirements
-requirements: setup ## Compile requirements.txt from requirements.in
-	@$(PYTHON) -m scripts.run_uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
-		--no-emit-index-url --no-annotate --custom-compile-command "make requirements" requirements.in -o requirements.txt
+requirements: setup ## Compile requirements.txt and requirements-audit.txt from their .in files
+	@for name in requirements requirements-audit; do \
+		$(PYTHON) -m scripts.run_uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
+			--no-emit-index-url --no-annotate --custom-compile-command "make requirements" $$name.in -o $$name.txt \
+			|| exit 1; \
+	done
+
+.PHONY: audit
+audit: _any-python ## Compare the pinned packages with known security advisories (needs an advisory service)
+	@$(ANY_PYTHON) -m scripts.audit
 
 .PHONY: clean
 clean: ## Delete the virtual environment and caches; data and downloads are kept
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m scripts.refuse_while_running; fi
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 ##@ Measure
 

@@ -16,6 +16,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 MAKEFILE = (PROJECT / "Makefile").read_text(encoding="utf-8")
+WORKFLOW = PROJECT / ".github" / "workflows" / "ci.yml"
 TARGETS = [name for name in re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, re.MULTILINE) if not name.startswith("_")]
 #: They must work offline, and must not change what running servers run on.
 WITHOUT_SETUP = ["down", "status", "logs", "reset", "doctor"]
@@ -160,15 +161,33 @@ def test_pre_commit_finds_tokens() -> None:
 
 
 def test_the_workflow_runs_ci() -> None:
-    """GitHub runs what .ci/run runs: nothing else, with read access only and a time limit."""
-    content = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
-    (job,) = content["jobs"].values()
-    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    """GitHub runs what .ci/run runs and, in a job of its own, the audit: with read access only and a time limit."""
+    content = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in content["jobs"].items()}
+    assert runs == {"test": ["bash .ci/run"], "audit": ["make audit"]}
     assert content["permissions"] == {"contents": "read"}
-    assert job["timeout-minutes"] <= 60
-    assert all(re.fullmatch(r"[\w/-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
-    (python,) = [step["with"]["python-version"] for step in job["steps"] if "python-version" in step.get("with", {})]
-    assert python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    for job in content["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        pythons = [step["with"]["python-version"] for step in job["steps"] if "python-version" in step.get("with", {})]
+        assert pythons == [f"{sys.version_info.major}.{sys.version_info.minor}"]
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    """A tag can be moved to other code; the version in the comment says what the commit is."""
+    uses = [
+        line.partition("uses: ")[2] for line in WORKFLOW.read_text(encoding="utf-8").splitlines() if "uses: " in line
+    ]
+    assert uses
+    for line in uses:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_the_tests_do_not_ask_for_advisories() -> None:
+    """Tests must pass without a network, so only ``make audit`` asks a service."""
+    for target in ("test", "check", "unit"):
+        dry_run = run_make("--dry-run", "--assume-old", ".venv/.installed", target)
+        assert dry_run.returncode == 0
+        assert "scripts.audit" not in dry_run.stdout
 
 
 def test_every_yaml_file_for_github_is_valid() -> None:
