@@ -1,7 +1,8 @@
 """Create docker/.env, the secrets of docker-compose.airflow.yml: ``python scripts/compose_env.py``.
 
-Every variable that is empty in docker/env.example gets a random value. An existing docker/.env is left alone. Any
-Python 3.12 will do: standard library only.
+Every variable that is empty in docker/env.example gets a random value. An existing docker/.env is left alone. The files
+that containers mount become readable for everyone, because the containers run as users of their own. Any Python 3.12
+will do: standard library only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "docker"
+#: They contain no secret.
+MOUNTED = ("embedEtcd.yaml", "postgres-init.sh")
 
 
 def fill_secrets(example: str) -> str:
@@ -32,6 +35,8 @@ def _generate_secret(line: str) -> str:
 def main() -> int:
     """0 if the file was created, 1 if it already exists."""
     target = FOLDER / ".env"
+    for name in MOUNTED:
+        (FOLDER / name).chmod(0o644)
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import fnmatch
 import json
+import os
 import re
 import shutil
+import stat
 import subprocess
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import requires
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -20,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from include.settings import EnvironmentSettings
+from scripts import compose_env
 from scripts.compose_env import fill_secrets
 from scripts.image_requirements import LEFT_OUT, WITHOUT_HASHES, is_left_out, parse_entries, select
 from tests.compose import EXAMPLE, FILE, PROJECT, MissingVariableError, expand, generate_environment, read_raw
@@ -126,6 +130,30 @@ def test_secrets_are_random() -> None:
     assert len(base64.urlsafe_b64decode(generate_environment()["AIRFLOW_FERNET_KEY"])) == 32
 
 
+def test_only_the_owner_can_read_the_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secrets are private, the files that containers mount are not, and running it again changes nothing."""
+    for name in ("env.example", *compose_env.MOUNTED):
+        shutil.copy(compose_env.FOLDER / name, tmp_path)
+        (tmp_path / name).chmod(0o600)
+    monkeypatch.setattr(compose_env, "FOLDER", tmp_path)
+    previous = os.umask(0)
+    try:
+        assert compose_env.main() == 0
+    finally:
+        os.umask(previous)
+    secrets = (tmp_path / ".env").read_text(encoding="utf-8")
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in compose_env.MOUNTED} == {0o644}
+    assert compose_env.main() == 1
+    assert (tmp_path / ".env").read_text(encoding="utf-8") == secrets
+
+
+def test_every_mounted_file_becomes_readable() -> None:
+    """A container's user cannot read a file that was checked out with a strict umask."""
+    mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", [])]
+    assert {Path(mount.split(":")[0]).name for mount in mounts if mount.startswith("./")} == set(compose_env.MOUNTED)
+
+
 def test_git_ignores_the_secrets() -> None:
     """docker/.env must never be committed."""
     git = shutil.which("git")
@@ -176,10 +204,11 @@ def test_the_command_line_has_every_setting(services: dict[str, dict[str, Any]],
 def test_airflow_finds_the_projects_dags_in_the_image() -> None:
     """Airflow looks for DAGs and plugins in the folders that the Dockerfile copies them to."""
     lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
+    assert all(line.startswith("COPY --chown=airflow:root ") for line in lines if line.startswith("COPY"))
     copied: dict[str, str] = {}
     for line in lines:
         if line.startswith("COPY "):
-            *sources, target = line.split()[1:]
+            *sources, target = line.split()[2:]
             copied |= dict.fromkeys(sources, target)
     settings = SERVICES["airflow-dag-processor"]["environment"]
     assert copied["dags"] == settings["AIRFLOW__CORE__DAGS_FOLDER"]
