@@ -10,7 +10,7 @@ from typing import Any
 
 from stack.config import LOOPBACK, LocalConfig
 from stack.credentials import write_private
-from stack.private import create_folder
+from stack.private import create_folder, create_owned_folder
 from stack.server import Context, Launch, Server, Stop
 
 #: Defaults stay off the usual ports, so that a real Milvus on this machine does not get in the way.
@@ -37,6 +37,8 @@ _ROLES = {
     "dataCoord": "milvus_data_coord",
     "dataNode": "milvus_data_node",
 }
+#: The engine writes files with predictable names to this folder, whatever the configuration says.
+_FIXED_FOLDER = Path("/tmp/milvus")
 
 
 def engine_folder(config: LocalConfig) -> Path:
@@ -88,7 +90,8 @@ def _build_configuration(config: LocalConfig) -> dict[str, Any]:
     }
     content["localStorage"]["path"] = str(data)
     content["rocksmq"]["path"] = str(data / "rocksmq")
-    content["log"] |= {"level": "warn", "file": {"rootPath": ""}}
+    # Warnings quote the filters of failed requests, and with them the ids of users.
+    content["log"] |= {"level": "error", "file": {"rootPath": ""}}
     # By default a stop may take half an hour.
     content["common"]["gracefulStopTimeout"] = 3
     return content
@@ -115,6 +118,7 @@ def _prepare(context: Context) -> None:
     import yaml
 
     config = context.config
+    create_owned_folder(_FIXED_FOLDER, 0o700, "ask that user to: Milvus has no setting for this path")
     _unpack(context)
     create_folder(config.data("milvus"))
     folder = config.run / "milvus" / "configs"
@@ -133,7 +137,6 @@ def _launch(context: Context) -> Launch:
         {
             "DEPLOY_MODE": "STANDALONE",
             "METRICS_PORT": str(config.ports["milvus_metrics"]),
-            "MILVUS_RUN_DIR": str(config.run / "milvus" / "pids"),
             "MILVUSCONF": str(config.run / "milvus" / "configs"),
             # This version always panics when it is asked to stop: spare the log the stacks of all its threads.
             "GOTRACEBACK": "none",

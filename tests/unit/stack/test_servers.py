@@ -33,7 +33,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """Every server is prepared, with empty files as jars and engine, and Kafka's store already formatted."""
     folder = tmp_path_factory.mktemp("servers")
     heaps = {"kafka": "111m", "mongo": "222m", "neo4j": "333m"}
-    config = replace(config_on_free_ports(folder / "home"), jar_cache=folder / "jars", heaps=heaps, shards=7)
+    config = replace(config_on_free_ports(folder / "José Ñ"), jar_cache=folder / "jars", heaps=heaps, shards=7)
     for jar in jars.read_lock():
         (config.jar_cache / jar.file).parent.mkdir(parents=True, exist_ok=True)
         (config.jar_cache / jar.file).touch()
@@ -41,8 +41,10 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     (config.data("kafka") / "logs").mkdir(parents=True)
     (config.data("kafka") / "logs" / "meta.properties").touch()
     context = build_context(config)
-    for server in CONFIGURED:
-        server.prepare(context)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(milvus, "_FIXED_FOLDER", folder / "milvus")
+        for server in CONFIGURED:
+            server.prepare(context)
     return context
 
 
@@ -63,6 +65,14 @@ def test_only_the_owner_can_read_the_configuration(context: Context) -> None:
     """Some files contain secrets, so all of them are private."""
     assert len(list(configuration_files(context))) >= len(CONFIGURED)
     assert [path for path, _ in configuration_files(context) if stat.S_IMODE(path.stat().st_mode) != 0o600] == []
+
+
+def test_java_reads_every_letter_of_a_path(context: Context) -> None:
+    """Java takes a properties file for Latin-1, and paths for text in the encoding of the locale."""
+    path = properties(context, "kafka.properties")["log.dirs"]
+    assert path.isascii()
+    assert path.encode().decode("unicode_escape") == str(context.config.data("kafka") / "logs")
+    assert java.format_properties({"path": r"C:\ü😀"}) == "path=C:\\\\\\u00fc\\ud83d\\ude00\n"
 
 
 def test_no_configuration_has_a_wildcard_address(context: Context) -> None:
@@ -191,6 +201,20 @@ def test_airflow_is_configured_by_its_environment(context: Context) -> None:
     assert environment["AIRFLOW__CORE__PARALLELISM"] == str(config.parallelism)
     assert (environment["MILLRACE_SHARDS"], environment["MILLRACE_BATCH_PATH"]) == ("7", config.batches.as_uri())
     assert Path(environment["AIRFLOW_HOME"]).is_relative_to(config.home)
+
+
+def test_a_fixed_folder_of_another_user_is_rejected(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Milvus writes to a fixed path in the shared temporary folder, where a link could lead it to any file."""
+    (server,) = milvus.SERVERS
+    monkeypatch.setattr(milvus, "_FIXED_FOLDER", tmp_path / "milvus")
+    server.prepare(context)
+    assert stat.S_IMODE((tmp_path / "milvus").stat().st_mode) == 0o700
+    (tmp_path / "milvus").rmdir()
+    (tmp_path / "milvus").symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="milvus belongs to another user: remove it, or ask that user to"):
+        server.prepare(context)
 
 
 def test_the_extra_environment_wins(context: Context) -> None:
