@@ -48,8 +48,8 @@ def on_starting(component: object) -> None:
     # The component does not know its own kind yet: Airflow calls this first.
     if "scheduler" not in sys.argv:
         return
-    # The library logs every method that it documents.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    # The library logs every method that it documents, and quotes values in its warnings and errors.
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
     for name in modules_to_preload():
         try:
             importlib.import_module(name)

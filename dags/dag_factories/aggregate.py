@@ -12,6 +12,7 @@ from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
 from dag_factories.published_range import backfill_interval
 from include import bootstrap
+from include.errors import hide_values
 from include.pipeline.aggregate import aggregate as aggregate_hours
 
 _DOC = """
@@ -39,6 +40,7 @@ def aggregate_dag() -> DAG:
 
 
 @task(outlets=[ENGAGEMENT])
+@hide_values()
 def aggregate(
     dag_run: Any = None, data_interval_start: datetime | None = None, data_interval_end: datetime | None = None
 ) -> dict[str, int]:

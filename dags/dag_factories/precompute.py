@@ -12,6 +12,7 @@ from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
 from dag_factories.xcom import from_xcom, to_xcom
 from include import bootstrap
+from include.errors import hide_values
 from include.pipeline import precompute
 
 _DOC = """
@@ -43,6 +44,7 @@ def precompute_dag() -> DAG:
 
 
 @task
+@hide_values()
 def select_users(dag_run: Any = None, ti: Any = None) -> list[int]:
     """Choose the users whose list is due. Returns the chunk numbers, over which the next two tasks are mapped."""
     settings = AirflowSettings()
@@ -53,6 +55,7 @@ def select_users(dag_run: Any = None, ti: Any = None) -> list[int]:
 
 
 @task
+@hide_values()
 def build_profiles(ref: dict[str, Any], chunk: int) -> int:
     """Rebuild the profiles of a chunk's changed users from all of their events."""
     with bootstrap.open_precompute_ports(AirflowSettings()) as ports:
@@ -60,6 +63,7 @@ def build_profiles(ref: dict[str, Any], chunk: int) -> int:
 
 
 @task(trigger_rule="none_failed")
+@hide_values()
 def recommend(ref: dict[str, Any], chunk: int) -> int:
     """Rank items and pack the lists of a chunk's users."""
     with bootstrap.open_precompute_ports(AirflowSettings()) as ports:
@@ -67,6 +71,7 @@ def recommend(ref: dict[str, Any], chunk: int) -> int:
 
 
 @task(trigger_rule="none_failed")
+@hide_values()
 def publish(ref: dict[str, Any]) -> int:
     """Put the lists into Redis; the popular list too, even when no user's list was due."""
     settings = AirflowSettings()

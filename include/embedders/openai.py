@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ MAX_CONCURRENT_REQUESTS = 3
 _TIMEOUT = httpx.Timeout(120, connect=5, pool=None)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _URL, _KEY, _DIMENSION = "MILLRACE_EMBED_URL", "MILLRACE_EMBED_API_KEY", "MILLRACE_EMBED_DIMENSION"
+#: What the protocol's types and codes of errors look like. Anything else may quote the input.
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class _Embedding(msgspec.Struct):
@@ -59,8 +62,8 @@ class OpenAIEmbedder:
                 trust_env=urlsplit(settings.url).hostname not in _LOOPBACK,
                 limits=httpx.Limits(max_connections=MAX_CONCURRENT_REQUESTS),
             )
-        except ValueError as exc:
-            raise PermanentError(f"{_URL} is {settings.url!r}; it must look like http://host:port/v1") from exc
+        except ValueError:
+            raise PermanentError(f"{_URL} is {settings.url!r}; it must look like http://host:port/v1") from None
         self._endpoint = f"{settings.url.rstrip('/')}/embeddings"
 
     @property
@@ -100,7 +103,7 @@ class OpenAIEmbedder:
     def _unit_vectors(self, embeddings: Sequence[_Embedding], count: int) -> np.ndarray:
         rows = sorted(embeddings, key=lambda row: row.index)
         if [row.index for row in rows] != list(range(count)):
-            raise PermanentError(f"{self._endpoint} returned {len(rows)} vectors for {count} texts; check {_URL}")
+            raise PermanentError(f"the embedding server returned {len(rows)} vectors for {count} texts; check {_URL}")
         vectors = [self._decode_vector(row.embedding) for row in rows]
         dimensions = {len(vector) for vector in vectors}
         if dimensions != {self._settings.dimension}:
@@ -123,37 +126,47 @@ class OpenAIEmbedder:
             return np.array(embedding, dtype=np.float32)
         try:
             return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
-        except (ValueError, binascii.Error) as exc:
+        except (ValueError, binascii.Error):
             raise PermanentError(
-                f"{self._endpoint} returned a vector that is not base64 of float32; check {_URL}"
-            ) from exc
+                f"the embedding server returned a vector that is not base64 of float32; check {_URL}"
+            ) from None
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Transient: no response, an overloaded server, a server error. Permanent: what only a setting can fix."""
+        """Transient: no response, an overloaded server, a server error. Permanent: what only a setting can fix.
+
+        Never quotes the response, which may quote the texts.
+        """
         try:
             yield
         except httpx.HTTPStatusError as exc:
-            raise self._error_from(exc.response) from exc
+            raise self._error_from(exc.response) from None
+        except httpx.UnsupportedProtocol:
+            raise PermanentError(f"{_URL} must begin with http:// or https://") from None
         except httpx.TransportError as exc:
-            if isinstance(exc, httpx.UnsupportedProtocol):
-                raise PermanentError(f"{_URL} must begin with http:// or https://: {exc}") from exc
-            raise TransientError(f"the embedding server {self._endpoint} is not responding: {exc!r}") from exc
-        except httpx.InvalidURL as exc:
-            raise PermanentError(f"{_URL} is not a valid URL: {exc}") from exc
-        except msgspec.DecodeError as exc:
-            raise PermanentError(f"{self._endpoint} does not speak the OpenAI protocol ({exc}); check {_URL}") from exc
+            raise TransientError(
+                f"the embedding server is not responding: {type(exc).__name__}; check {_URL} and the server's log"
+            ) from None
+        except httpx.HTTPError as exc:
+            raise PermanentError(
+                f"the embedding server's response cannot be read: {type(exc).__name__}; check {_URL}"
+            ) from None
+        except httpx.InvalidURL:
+            raise PermanentError(f"{_URL} is not a valid URL; it must look like http://host:port/v1") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise PermanentError(f"the embedding server does not speak the OpenAI protocol; check {_URL}") from None
 
     def _error_from(self, response: httpx.Response) -> TransientError | PermanentError:
-        status, message = response.status_code, _error_message(response)
+        answer = " ".join([str(response.status_code), *_error_codes(response)])
+        status = response.status_code
         if status in (408, 425, 429) or status >= 500:
-            return TransientError(f"the embedding server {self._endpoint} returned {status}: {message}")
+            return TransientError(f"the embedding server returned {answer}; see its log")
         cause = {
             401: f"{_KEY} is missing or wrong",
             403: f"{_KEY} may not use this model",
             404: f"{_URL} or the model name {self._settings.model!r} is wrong",
-        }.get(status, "the request was refused")
-        return PermanentError(f"the embedding server {self._endpoint} returned {status}: {cause}: {message}")
+        }.get(status, "the request was refused; see the server's log")
+        return PermanentError(f"the embedding server returned {answer}: {cause}")
 
 
 def _split(texts: Sequence[str]) -> Iterator[list[int]]:
@@ -176,9 +189,11 @@ def _fill(vectors: np.ndarray, chunks: Sequence[list[int]], results: Iterator[np
         vectors[rows] = result
 
 
-def _error_message(response: httpx.Response) -> str:
-    """The server's own explanation, shortened."""
+def _error_codes(response: httpx.Response) -> list[str]:
+    """The protocol's ``type`` and ``code`` of an error."""
     try:
-        return str(response.json()["error"]["message"])[:300]
-    except (ValueError, KeyError, TypeError):
-        return response.text[:300]
+        error = response.json()["error"]
+        values = [error.get("type"), error.get("code")]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    return [value for value in values if isinstance(value, str) and _CODE.fullmatch(value)]

@@ -12,6 +12,7 @@ from include.embedding_server.batching import Batcher, BusyError
 from include.embedding_server.engine import Engine
 from include.embedding_server.settings import ServerSettings
 from include.embedding_server.wire import RequestError
+from include.errors import without_values
 
 type Scope = Mapping[str, Any]
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -43,8 +44,8 @@ class App:
             status, body = 200, await self._route(scope, receive)
         except RequestError as error:
             status, body = error.status, error.body
-        except Exception:  # noqa: BLE001 # top level of a request: the client gets an answer, the log gets the cause
-            _LOG.exception("%s %s failed", scope["method"], scope["path"])
+        except Exception as exc:  # noqa: BLE001 # top level of a request: the client gets an answer, the log the cause
+            _LOG.error("%s %s failed", scope["method"], scope["path"], exc_info=without_values(exc))
             failure = RequestError(500, "Internal server error; see the server's log.", kind="server_error")
             status, body = failure.status, failure.body
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -66,8 +67,8 @@ class App:
                 return await self._embed(scope, receive)
             case method, "/health" | "/v1/models" | "/v1/embeddings":
                 raise RequestError(405, f"Method {method} is not allowed here.", code="method_not_allowed")
-            case _, path:
-                raise RequestError(404, f"Unknown path: {path}", code="unknown_url")
+            case _:
+                raise RequestError(404, "Unknown path.", code="unknown_url")
         raise AssertionError("the last case matches every request")
 
     async def _embed(self, scope: Scope, receive: Receive) -> bytes:

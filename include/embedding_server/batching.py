@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from include.embedding_server.engine import Engine, Tokens
+from include.errors import without_values
 
 #: The most texts in the queue. Beyond it requests are refused: a client that waits costs less than a long queue.
 MAX_PENDING_TEXTS = 50_000
@@ -118,7 +119,7 @@ class Batcher:
             try:
                 self._compute(batch)
             except Exception as exc:  # noqa: BLE001 # top level of a thread: its requests get the error, it goes on
-                _LOG.exception("the model failed on a batch")
+                _LOG.error("the model failed on a batch", exc_info=without_values(exc))
                 for job in {part.job for part in batch}:
                     self._complete(job, exc)
 

@@ -47,19 +47,24 @@ class EmbeddingRequest(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(EmbeddingRequest)
 
+#: Errors never quote the request: clients log them.
+_SHAPE = (
+    "The request is not valid. model must be a string, input a string or a list of strings, encoding_format float or "
+    "base64, and dimensions an integer."
+)
+
 
 def parse_request(body: bytes, model: str, dimension: int) -> EmbeddingRequest:
     """Raises ``RequestError`` saying what is wrong with ``body``."""
     try:
         request = _DECODER.decode(body)
-    except msgspec.ValidationError as exc:
-        raise RequestError(
-            400, f"The request is not valid: {exc}. input must be a string or a list of strings."
-        ) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise RequestError(400, f"The body is not valid JSON: {exc}.") from exc
+    except msgspec.ValidationError:
+        raise RequestError(400, _SHAPE) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RequestError(400, "The body is not valid JSON in UTF-8.") from None
     if request.model != model:
-        raise RequestError(404, f"The model {request.model!r} does not exist.", code="model_not_found", param="model")
+        message = f"The model does not exist; the only one here is {model!r}."
+        raise RequestError(404, message, code="model_not_found", param="model")
     if request.dimensions not in (None, dimension):
         raise RequestError(400, f"This model supports only {dimension} dimensions.", param="dimensions")
     if not 1 <= len(request.texts) <= MAX_TEXTS:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from include.errors import without_values
 from include.serving.cache import ListCache
 from include.serving.metrics import Metrics
 from include.serving.recent_readers import RecentReaders
@@ -56,8 +57,8 @@ class Reader:
         began = time.perf_counter()
         try:
             response = await self._respond(scope)
-        except Exception:  # noqa: BLE001 - a bug: the client gets JSON without details, the log gets the traceback
-            _LOG.exception("unexpected error while handling a request")
+        except Exception as exc:  # noqa: BLE001 - a bug: the client gets JSON without details, the log the traceback
+            _LOG.error("unexpected error while handling a request", exc_info=without_values(exc))
             response = Response(503, _encode_error("internal error; try again"), _JSON_RETRY)
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         await send({"type": "http.response.body", "body": response.body})

@@ -98,15 +98,17 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except KafkaException as exc:
-        raise to_millrace_error(exc.args[0]) from exc
+        raise to_millrace_error(exc.args[0]) from None
 
 
 def to_millrace_error(error: KafkaError) -> PermanentError | TransientError:
     """The MillraceError that corresponds to a driver's error."""
+    # The text that belongs to the code. The error's own may be the broker's, about a message.
+    text = KafkaError(error.code()).str()
     if error.code() in _GONE:
-        return OffsetsGoneError(f"Kafka: {error.str()}")
+        return OffsetsGoneError(f"Kafka: {text}")
     kind = PermanentError if error.code() in _PERMANENT else TransientError
-    return kind(f"Kafka: {error.str()} ({error.name()})")
+    return kind(f"Kafka: {text} ({error.name()}); check kafka_default")
 
 
 def fetch(consumer: Consumer, topic: str, partition: int, start: int, end: int) -> Iterator[Sequence[Message]]:

@@ -96,7 +96,7 @@ class AckedProducer:
         except BufferError:
             return False
         except KafkaException as exc:
-            raise to_millrace_error(exc.args[0]) from exc
+            raise to_millrace_error(exc.args[0]) from None
         return True
 
     def _report(self, error: KafkaError | None, _: Message) -> None:

@@ -36,19 +36,19 @@ class ArrowFiles:
             with self._fs.open(path, "wb") as file:
                 file.write(buffer.getbuffer())
         except OSError as error:
-            raise TransientError(f"cannot write {path}: {error}; see MILLRACE_BATCH_PATH") from error
+            raise TransientError(f"cannot write {path}: {_describe(error)}; see MILLRACE_BATCH_PATH") from None
 
     def read(self, name: str) -> pa.Table:
         path = self._path(name)
         try:
             with self._fs.open(path, "rb") as file:
                 return pa.ipc.open_file(pa.BufferReader(file.read())).read_all()
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             raise StagedBatchMissingError(
                 f"{path} does not exist: files are deleted when their run ends. Clear the run from its first task on"
-            ) from error
+            ) from None
         except OSError as error:
-            raise TransientError(f"cannot read {path}: {error}; see MILLRACE_BATCH_PATH") from error
+            raise TransientError(f"cannot read {path}: {_describe(error)}; see MILLRACE_BATCH_PATH") from None
 
     def delete(self, prefix: str) -> None:
         path = self._path(prefix.rstrip("/"))
@@ -57,10 +57,15 @@ class ArrowFiles:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise TransientError(f"cannot delete {path}: {error}; see MILLRACE_BATCH_PATH") from error
+            raise TransientError(f"cannot delete {path}: {_describe(error)}; see MILLRACE_BATCH_PATH") from None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _describe(error: OSError) -> str:
+    """The system's words for the error, without what else an object store's client may quote."""
+    return error.strerror or type(error).__name__
 
 
 def _write_private(path: Path, content: memoryview) -> None:

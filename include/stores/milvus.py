@@ -69,7 +69,13 @@ def translate_errors() -> Iterator[None]:
         yield
     except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as exc:
         kind = errors.PermanentError if _is_permanent(exc) else errors.TransientError
-        raise kind(f"Milvus: {exc}") from exc
+        # Its message may quote a row or a filter.
+        raise kind(f"Milvus: {type(exc).__name__}{_code(exc)}; check milvus_default and the server's log") from None
+
+
+def _code(exc: Exception) -> str:
+    code = exc.code if isinstance(exc, MilvusException) else exc.code() if isinstance(exc, grpc.Call) else None
+    return "" if code is None else f", code {getattr(code, 'name', code)}"
 
 
 def _is_permanent(exc: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -41,10 +42,16 @@ def events_collection(settings: MongoSettings) -> Collection[Document]:
     """The collection of events. Connects on first use; the caller closes ``.database.client``."""
     uri = settings.uri.lower()
     options = {name: value for name, value in _OPTIONS.items() if f"{name.lower()}=" not in uri}
-    client: MongoClient[Document] = MongoClient(settings.uri, **options)
-    return client.get_database(settings.database).get_collection(
-        settings.collection, write_concern=WriteConcern("majority")
-    )
+    with translate_errors():
+        try:
+            client: MongoClient[Document] = MongoClient(settings.uri, **options)
+        except ValueError:
+            raise errors.ConfigurationError(
+                "the MongoDB URI must look like mongodb://user:password@host:port/"
+            ) from None
+        return client.get_database(settings.database).get_collection(
+            settings.collection, write_concern=WriteConcern("majority")
+        )
 
 
 @contextmanager
@@ -54,7 +61,19 @@ def translate_errors() -> Iterator[None]:
         yield
     except (PyMongoError, BSONError) as exc:
         kind = errors.PermanentError if _is_permanent(exc) else errors.TransientError
-        raise kind(f"MongoDB: {exc}") from exc
+        raise kind(f"MongoDB: {_describe(exc)}; check mongo_default and the server's log") from None
+
+
+def _describe(exc: Exception) -> str:
+    """The class and the codes. The message may quote documents."""
+    name = type(exc).__name__
+    if isinstance(exc, BulkWriteError):
+        failures = [*exc.details.get("writeErrors", ()), *exc.details.get("writeConcernErrors", ())]
+        codes = Counter(failure.get("code") for failure in failures)
+        return ", ".join([name, *(f"code {code} ({number:,} documents)" for code, number in codes.items())])
+    if isinstance(exc, OperationFailure):
+        return f"{name}, code {exc.code} {(exc.details or {}).get('codeName', '')}".rstrip()
+    return name
 
 
 def _is_permanent(exc: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +16,9 @@ from neo4j import exceptions, unit_of_work
 from include import errors
 from include.domain.ranking import Engagements
 from include.settings import Neo4jSettings
+
+# The driver logs the message of an error that it retries, and the message may quote properties.
+logging.getLogger("neo4j").setLevel(logging.CRITICAL)
 
 #: The longest time the server may spend on one transaction.
 TRANSACTION_TIMEOUT_S = 30
@@ -51,7 +55,9 @@ def translate_errors() -> Iterator[None]:
         yield
     except (exceptions.Neo4jError, exceptions.DriverError) as exc:
         kind = errors.PermanentError if _is_permanent(exc) else errors.TransientError
-        raise kind(f"Neo4j: {exc}") from exc
+        # Its message may quote properties and parameters.
+        code = getattr(exc, "code", None) or "no code"
+        raise kind(f"Neo4j: {type(exc).__name__}, {code}; check neo4j_default and the server's log") from None
 
 
 def _is_permanent(exc: Exception) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import batched
@@ -35,6 +36,11 @@ _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _TRANSIENT_PREFIXES = (
     "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN",
 )  # fmt: skip
+_PERMANENT_PREFIXES = ("CROSSSLOT", "EXECABORT", "NOAUTH", "NOPERM", "NOPROTO", "NOSCRIPT", "WRONGPASS", "WRONGTYPE")
+#: For a command of a pipeline, the driver puts the command in front, with its arguments: users and their lists.
+_ERROR_PREFIX = re.compile(
+    rf"(?:Command # .* of pipeline caused error: )?({'|'.join(_TRANSIENT_PREFIXES + _PERMANENT_PREFIXES)})\b", re.DOTALL
+)
 _TRANSIENT_CLASSES = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -58,9 +64,9 @@ def connect(settings: RedisSettings) -> redis.Redis:
             decode_responses=False,
             client_name="millrace",
         )
-    except ValueError as exc:
+    except ValueError:
         # The driver's message may contain the URL, and with it the password.
-        raise ConfigurationError("the Redis URL must look like redis://[user]:[password]@host:port/db") from exc
+        raise ConfigurationError("the Redis URL must look like redis://[user]:[password]@host:port/db") from None
 
 
 @contextmanager
@@ -70,13 +76,21 @@ def translate_errors() -> Iterator[None]:
         yield
     except exceptions.RedisError as exc:
         kind = TransientError if _is_transient(exc) else PermanentError
-        raise kind(f"Redis: {exc}") from exc
+        # Its message may quote the arguments of the command.
+        description = " ".join(filter(None, [type(exc).__name__, _error_prefix(exc)]))
+        raise kind(f"Redis: {description}; check redis_default and the server's log") from None
 
 
 def _is_transient(exc: exceptions.RedisError) -> bool:
     if isinstance(exc, _ACCESS_DENIED):
         return False
-    return isinstance(exc, _TRANSIENT_CLASSES) or str(exc).startswith(_TRANSIENT_PREFIXES)
+    return isinstance(exc, _TRANSIENT_CLASSES) or _error_prefix(exc) in _TRANSIENT_PREFIXES
+
+
+def _error_prefix(exc: exceptions.RedisError) -> str:
+    """The server's word for the kind of error, which begins its reply; empty if there is none."""
+    match = _ERROR_PREFIX.match(str(exc))
+    return match[1] if match else ""
 
 
 class RedisLists:

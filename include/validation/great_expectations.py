@@ -58,8 +58,8 @@ class GreatExpectationsValidator:
     def _suite(self) -> _Suite:
         # Set before the import: otherwise the library reports its usage from the first call on.
         os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-        # It logs a line for every method that it documents.
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        # It logs a line for every method that it documents, and quotes values in its warnings and errors.
+        logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
         import great_expectations as gx
 
         context: Any = gx.get_context(mode="ephemeral")

@@ -228,7 +228,7 @@ def test_the_server_loads_serves_and_stops_on_sigterm(
             client.embed(["ready?"])
             states.add("ready")
         except TransientError as exc:
-            states.add("loading" if "still loading" in str(exc) else "not listening")
+            states.add("loading" if "503 server_error loading" in str(exc) else "not listening")
             time.sleep(0.3)
     assert states >= {"loading", "ready"}
     results: list[np.ndarray] = []

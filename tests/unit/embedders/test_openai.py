@@ -16,6 +16,7 @@ import pytest
 from include.embedders.openai import MAX_TEXTS_PER_REQUEST, OpenAIEmbedder
 from include.errors import PermanentError, TransientError
 from include.settings import EmbedSettings
+from tests.canary import ODD, LeakCheck
 
 DIMENSION = 3
 type Response = tuple[int, bytes]
@@ -130,8 +131,8 @@ def _unit_vector(text: str) -> np.ndarray:
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 0])
 def test_outages_are_transient(server: Server, embedder: OpenAIEmbedder, status: int) -> None:
     """A busy or failing server and a lost connection are transient errors; the client does not retry by itself."""
-    server.respond = lambda _: (status, b'{"error": {"message": "later"}}')
-    with pytest.raises(TransientError, match="later" if status else "is not responding"):
+    server.respond = lambda _: (status, b'{"error": {"message": "a text", "type": "overloaded", "code": "try_later"}}')
+    with pytest.raises(TransientError, match=f"{status} overloaded try_later" if status else "RemoteProtocolError"):
         embedder.embed(["a"])
     assert len(server.requests) == 1
 
@@ -170,6 +171,34 @@ def test_an_invalid_response_is_a_permanent_error(
     server.respond = lambda _: response
     with pytest.raises(PermanentError, match=message):
         embedder.embed(["a"])
+
+
+@pytest.mark.parametrize("status", [0, 200, 301, 400, 413, 422, 429, 500])
+@pytest.mark.parametrize(
+    "quote",
+    [
+        lambda text: text.encode(),
+        lambda text: json.dumps({"detail": text}).encode(),
+        lambda text: json.dumps({"error": {"message": text, "type": text, "code": text, "param": text}}).encode(),
+        lambda text: json.dumps({"error": text}).encode(),
+        lambda text: json.dumps({"data": [{"index": 0, "embedding": text}]}).encode(),
+        lambda text: json.dumps({"data": [{"index": text, "embedding": [1, 2, 3]}]}).encode(),
+        lambda text: text.encode("utf-16"),
+    ],
+    ids=["text", "detail", "error", "error text", "vector", "index", "another encoding"],
+)
+def test_no_error_quotes_the_response(
+    server: Server,
+    embedder: OpenAIEmbedder,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    quote: Callable[[str], bytes],
+    status: int,
+) -> None:
+    """A server may quote the texts in any part of its response; no error and no log passes them on."""
+    server.respond = lambda request: (status, quote(request["input"][0]))
+    check = LeakCheck(caplog, capfd)
+    check.fails((PermanentError, TransientError), "embedding server", lambda: embedder.embed([ODD]), quoted=None)
 
 
 def test_one_failed_request_fails_the_whole_call(server: Server, embedder: OpenAIEmbedder) -> None:

@@ -31,5 +31,6 @@ class FakeEngine:
         self.unblocked.wait(10)
         self.batches.append([len(tokens) for tokens in batch])
         if any(self._failing in tokens for tokens in batch):
-            raise RuntimeError("the model failed")
+            texts = ["".join(map(chr, tokens)) for tokens in batch]
+            raise RuntimeError(f"the model failed on {texts}")
         return np.array([[len(tokens), sum(tokens), 0, 1] for tokens in batch], dtype=np.float32)

@@ -15,6 +15,7 @@ import pytest
 from include.embedding_server import wire
 from include.embedding_server.app import App
 from include.embedding_server.settings import ServerSettings
+from tests.canary import CANARY
 from tests.unit.embedding_server.fake_engine import FakeEngine
 
 MODEL = "all-MiniLM-L6-v2"
@@ -97,15 +98,22 @@ def test_embeddings_can_be_base64(app: App) -> None:
         ({"model": MODEL, "input": None}, 400, "string"),
         ({"model": MODEL, "input": "a", "encoding_format": "hex"}, 400, "encoding_format"),
         ({"model": MODEL, "input": "a", "dimensions": 3}, 400, "dimensions"),
-        ({"model": "other", "input": "a"}, 404, "other"),
+        ({"model": "other", "input": "a"}, 404, MODEL),
+        (f'{{"model": "{MODEL}", "input": "{CANARY}'.encode(), 400, "JSON"),
+        ({"model": CANARY, "input": "a"}, 404, MODEL),
+        ({"model": MODEL, "input": {CANARY: CANARY}}, 400, "input"),
+        ({"model": MODEL, "input": [CANARY, 1]}, 400, "string"),
+        ({"model": MODEL, "input": "a", "encoding_format": CANARY}, 400, "encoding_format"),
+        ({"model": MODEL, "input": "a", "dimensions": CANARY}, 400, "dimensions"),
     ],
 )
 def test_invalid_requests_get_an_explanation(app: App, content: object, status: int, message: str) -> None:
-    """An invalid request gets a 4xx in OpenAI's format that names the mistake."""
+    """An invalid request gets a 4xx in OpenAI's format that names the mistake, and quotes nothing."""
     response = embed(app, content)
     assert response.status == status
     assert response.error["type"] == "invalid_request_error"
     assert message in response.error["message"]
+    assert CANARY.encode() not in response.body
 
 
 def test_oversized_bodies_are_refused(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,12 +133,14 @@ def test_requests_get_503_until_the_model_is_loaded() -> None:
         assert response.error["code"] == "loading"
 
 
-def test_a_model_failure_is_a_500_that_reveals_nothing(app: App) -> None:
-    """The cause goes to the log only; the client gets a generic error, and the server keeps serving."""
-    response = embed(app, {"model": MODEL, "input": "a secret!"})
+def test_a_model_failure_is_a_500_that_reveals_nothing(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """The cause goes to the log only, without the text; the client gets a generic error; the server keeps serving."""
+    response = embed(app, {"model": MODEL, "input": f"{CANARY}!"})
     assert response.status == 500
     assert response.error["type"] == "server_error"
-    assert b"secret" not in response.body
+    assert CANARY.encode() not in response.body
+    assert "RuntimeError in FakeEngine.embed" in caplog.text
+    assert CANARY not in caplog.text
     assert embed(app, {"model": MODEL, "input": "fine"}).status == 200
 
 

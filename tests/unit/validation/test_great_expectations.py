@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from include.domain.batch import Record, events_table
 from include.domain.event import Event
 from include.domain.reasons import Reason
+from include.errors import UnexpectedError
 from include.validation.great_expectations import GreatExpectationsValidator
+from tests.canary import CANARY, ODD, LeakCheck
 
 DAY = 86_400_000
 
@@ -75,3 +79,19 @@ def test_an_odd_batch_causes_warnings_only(validator: GreatExpectationsValidator
     verdict = validator.validate(table(*(event(kind="zoomed", occurred_at=1) for _ in range(50))))
     assert verdict.rejected == {}
     assert len(verdict.warnings) == 3
+
+
+def test_no_value_is_logged(
+    validator: GreatExpectationsValidator, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it rejects rows, warns about the batch or cannot evaluate its rules, no value is logged or raised."""
+    caplog.set_level(logging.INFO)
+    check = LeakCheck(caplog, capfd)
+    events = table(*(event(user_id=ODD * 9, message_id=f"{ODD} {n}", kind=ODD, item_id=ODD * 9) for n in range(4)))
+    verdict = validator.validate(events)
+    assert len(verdict.rejected) == 4
+    assert verdict.warnings
+    assert CANARY not in repr(verdict)
+    check.assert_silent()
+    unreadable = events.set_column(1, "user_id", pa.array([ODD.encode() + b"\xff"] * 4))
+    check.fails(UnexpectedError, "KeyError", lambda: validator.validate(unreadable), quoted=None)
