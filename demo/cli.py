@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -21,15 +20,16 @@ from demo.run import REPORT, Demo, Options
 from demo.screen import Screen
 from demo.shop import Shop
 from include.errors import ConfigurationError, MillraceError
-from stack.config import PROJECT, display_path
+from stack.checks import check_not_full, describe_disk_error
+from stack.config import PROJECT, LocalConfig, display_path
 from stack.installation import read_config
+from stack.interrupts import INTERRUPTED, handle_interrupts, raise_interrupt, say
 from stack.private import create_folder, private_umask
 from stack.stack import Stack
 
 #: scripts/install.py writes the duration of an installation to this file.
 _INSTALLED = PROJECT / ".venv" / ".installed"
 _JUST_NOW_S = 15.0
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,19 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     started_at = time.time()
     parsed = build_parser().parse_args(arguments)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _raise_interrupt)
+    handle_interrupts(raise_interrupt)
     screen = Screen()
     try:
         options = parse_options(parsed, os.environ, started_at)
-        load(options.config.home)  # rejects a folder that is not the demo's before anything is written there
-        with _lock(options.config.home), private_umask():
-            return _run(options, screen)
+        with _explain_disk_errors(options.config):
+            load(options.config.home)  # rejects a folder that is not the demo's before anything is written there
+            with _lock(options.config.home), private_umask():
+                return _run(options, screen)
     except MillraceError as error:
         return _print_error(screen, error)
     except KeyboardInterrupt:
         screen.print("interrupted")
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def parse_options(parsed: argparse.Namespace, environment: Mapping[str, str], started_at: float) -> Options:
@@ -88,7 +88,10 @@ def _run(options: Options, screen: Screen) -> int:
     stack = Stack(options.config, screen.print_stack_message)
     keep_running = False
     try:
-        with open_input_events(options.config.home / RECOUNT_FILE) as input_events:
+        with (
+            _explain_disk_errors(options.config),
+            open_input_events(options.config.home / RECOUNT_FILE) as input_events,
+        ):
             Demo(options, screen, Console(), input_events).run()
         _print_next_steps(screen, stack)
         keep_running = not options.stop_after
@@ -98,7 +101,7 @@ def _run(options: Options, screen: Screen) -> int:
         return _print_error(screen, error)
     except KeyboardInterrupt:
         screen.print("interrupted; run the same command again to resume")
-        return _INTERRUPTED
+        return INTERRUPTED
     finally:
         if not keep_running:
             _stop(stack)
@@ -106,9 +109,24 @@ def _run(options: Options, screen: Screen) -> int:
 
 def _stop(stack: Stack) -> None:
     """Stop every server. A second Ctrl-C must not leave some of them running."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
-    stack.down()
+    handle_interrupts(lambda: say("stopping the servers; this takes at most a minute"))
+    with _explain_disk_errors(stack.config):
+        stack.down()
+
+
+@contextmanager
+def _explain_disk_errors(config: LocalConfig) -> Iterator[None]:
+    """Turn what a full or read-only disk causes into ``ConfigurationError``."""
+    try:
+        yield
+    except OSError as error:
+        problem = describe_disk_error(config, error)
+        if problem is None:
+            raise
+        raise ConfigurationError(problem) from error
+    except (MillraceError, sqlite3.OperationalError):
+        check_not_full(config)
+        raise
 
 
 def _print_error(screen: Screen, error: MillraceError) -> int:
@@ -139,10 +157,6 @@ def _lock(home: Path) -> Iterator[None]:
                 f"another demo is running in {home}: wait for it to finish, or use a different folder and other ports"
             ) from None
         yield
-
-
-def _raise_interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from stack.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    # Before the other imports: Ctrl-C must not print a traceback while they run.
+    from stack.interrupts import exit_at_once, handle_interrupts, ignore_interrupts
+
+    handle_interrupts(exit_at_once)
+    from stack.cli import main
+
+    code = main()
+    ignore_interrupts()
+    sys.exit(code)

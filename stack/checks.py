@@ -5,6 +5,7 @@ Each check returns its problems as sentences that say what to do; an empty list 
 
 from __future__ import annotations
 
+import errno
 import platform
 import shutil
 from collections.abc import Iterable
@@ -19,6 +20,9 @@ from stack.servers import SERVERS
 DISK_NEEDED = 3_000_000_000
 #: Bytes for all servers with four task workers: the measured value with some headroom.
 MEMORY_NEEDED = 4_500_000_000
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+#: Bytes. With less, servers cannot write their logs and files any more.
+_DISK_FULL = 20_000_000
 
 
 def check_machine(config: LocalConfig, servers: list[Server]) -> None:
@@ -84,6 +88,39 @@ def check_disk(folder: Path, needed: int) -> list[str]:
         return []
     shortage = f"{existing} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed"
     return [f"{shortage}: free some space, or set MILLRACE_HOME to a folder on another disk"]
+
+
+def check_not_full(config: LocalConfig) -> None:
+    """Raise ``ConfigurationError`` if a disk is full: this explains whatever went wrong."""
+    for folder, setting in _list_folders(config):
+        if _read_free_space(folder) < _DISK_FULL:
+            raise ConfigurationError(_describe_full_disk(folder, setting))
+
+
+def describe_disk_error(config: LocalConfig, error: OSError) -> str | None:
+    """A full disk, a read-only disk or a missing permission as a sentence that says what to do; None for the rest."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # The error of a write does not say which file it was.
+        return _describe_full_disk(*min(_list_folders(config), key=lambda pair: _read_free_space(pair[0])))
+    if error.filename is None or error.errno not in _NOT_WRITABLE:
+        return None
+    path = Path(str(error.filename))
+    inside = [pair for pair in _list_folders(config) if path.is_relative_to(pair[0]) or pair[0].is_relative_to(path)]
+    _, setting = max(inside, key=lambda pair: len(pair[0].parts), default=(path, "MILLRACE_HOME"))
+    return f"{path} cannot be written ({error.strerror}): make it writable, or set {setting} to another folder"
+
+
+def _list_folders(config: LocalConfig) -> list[tuple[Path, str]]:
+    """The folders that the stack writes to, with the setting of each."""
+    return [(config.home, "MILLRACE_HOME"), (config.jar_cache, "MILLRACE_JAR_CACHE")]
+
+
+def _read_free_space(folder: Path) -> int:
+    return shutil.disk_usage(nearest_existing_folder(folder)).free
+
+
+def _describe_full_disk(folder: Path, setting: str) -> str:
+    return f"the disk of {folder} is full: free some space, or set {setting} to a folder on another disk"
 
 
 def nearest_existing_folder(folder: Path) -> Path:

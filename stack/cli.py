@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from include.errors import ConfigurationError, MillraceError
 from stack import records
+from stack.checks import describe_disk_error
 from stack.config import LocalConfig, display_path
 from stack.doctor import REQUIRED_PACKAGES, find_missing_packages, print_findings
 from stack.installation import client_environment, format_shell_lines, read_config
+from stack.interrupts import INTERRUPTED, exit_at_once, handle_interrupts, say
 from stack.logs import show_logs
 from stack.stack import Stack
 from stack.status import format_table
@@ -29,10 +30,11 @@ _BARE_COMMANDS_UNLESS_STARTED = ("down", "status", "reset")
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0 on success, 1 after an error message that says what to do, 130 when interrupted.
 
-    After an interrupted command, nothing that it started is left running.
+    After an interrupted command, nothing that it started is left running. ``down`` and ``reset`` finish what they have
+    begun.
     """
     options = _build_parser().parse_args(arguments)
-    _handle_signals(_ignore if options.command in ("down", "reset") else _interrupt)
+    handle_interrupts(exit_at_once)
     config = None
     try:
         config = read_config(os.environ, Path(options.home) if options.home else None)
@@ -43,13 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
             _point_to_demo(config)
         return code
     except MillraceError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        say(f"error: {exc}")
         if config is not None:
             _point_to_demo(config)
         return 1
+    except OSError as exc:
+        problem = describe_disk_error(config, exc) if config else None
+        if problem is None:
+            raise
+        say(f"error: {problem}")
+        return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        say("interrupted: everything that this command started has been stopped")
+        return INTERRUPTED
 
 
 def _needs_packages(command: str, config: LocalConfig) -> bool:
@@ -71,33 +79,26 @@ def _point_to_demo(config: LocalConfig) -> None:
         print(f"the demo's servers run in {home}; to use them, set MILLRACE_HOME={home} or --home", file=sys.stderr)
 
 
-def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    # SIGINT explicitly too: a shell without a terminal starts background jobs with SIGINT ignored.
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, handler)
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    # Only once: a second Ctrl-C must not cut the clean-up short.
-    _handle_signals(_ignore)
-    raise KeyboardInterrupt
-
-
-def _ignore(_signum: int, _frame: FrameType | None) -> None:
-    print("stopping the servers; this takes at most a minute", file=sys.stderr, flush=True)
+def _finish() -> None:
+    """From now on, the command cannot be interrupted."""
+    handle_interrupts(lambda: say("stopping the servers; this takes at most a minute"))
 
 
 def _report(line: str) -> None:
-    print(line, flush=True)
+    # Whoever reads the output may have gone, and the disk it goes to may be full: neither is a reason to stop halfway.
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def _up(config: LocalConfig, options: argparse.Namespace) -> int:
-    Stack(config, _report).up(options.only.split(",") if options.only else None)
+    stack = Stack(config, _report)
+    handle_interrupts(stack.interrupted.set)
+    stack.up(options.only.split(",") if options.only else None)
     return 0
 
 
 def _down(config: LocalConfig, _: argparse.Namespace) -> int:
-    if not Stack(config, _report).down():
+    if not Stack(config, _report, on_locked=_finish).down():
         _report(f"nothing is running in {display_path(config.home)}")
     return 0
 
@@ -105,6 +106,12 @@ def _down(config: LocalConfig, _: argparse.Namespace) -> int:
 def _status(config: LocalConfig, _: argparse.Namespace) -> int:
     if not records.records_exist(config.run):
         _report(f"nothing is running in {display_path(config.home)}; start the servers with make up")
+        return 1
+    if not Supervisor(config).alive and (left := records.find_processes(config.run)):
+        _report(
+            f"the supervisor in {display_path(config.home)} was killed, but {len(left)} processes of its servers still "
+            "run: restart them with make up, or stop them with make down"
+        )
         return 1
     rows = Stack(config, _report).status()
     print(format_table(rows))
@@ -126,7 +133,7 @@ def _env(config: LocalConfig, _: argparse.Namespace) -> int:
 
 
 def _reset(config: LocalConfig, options: argparse.Namespace) -> int:
-    stack = Stack(config, _report)
+    stack = Stack(config, _report, on_locked=_finish)
     if not stack.has_state():
         _report(f"nothing is running in {display_path(config.home)}, and there is no data to delete")
         return 0

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import shutil
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from include.errors import ConfigurationError
 from stack import records
-from stack.checks import check_machine
+from stack.checks import check_machine, check_not_full
 from stack.config import LocalConfig
 from stack.credentials import Secrets
 from stack.installation import build_context, client_environment, create_folders, load_secrets
-from stack.private import private_umask
+from stack.lock import hold_lock
+from stack.private import create_folder, private_umask
 from stack.server import Context, Report, Server
 from stack.servers import SERVERS, choose, postgres
 from stack.start import Starter
@@ -30,21 +31,27 @@ from stack.supervise import Supervisor
 class Stack:
     """The local servers of one home. ``report`` gets a line for the user at every step.
 
-    ``up``, ``down`` and ``reset`` exclude each other, across processes too. As a context manager it stops the servers
-    on exit.
+    ``up``, ``down`` and ``reset`` exclude each other, across processes too; ``down`` and ``reset`` interrupt a running
+    ``up``. As a context manager it stops the servers on exit.
+
+    Setting ``interrupted`` ends ``up`` with ``KeyboardInterrupt``, and the other two as long as they wait for the lock.
+    ``on_locked`` is called when they need not wait any more.
     """
 
     config: LocalConfig
     report: Report = print
+    interrupted: threading.Event = field(default_factory=threading.Event)
+    on_locked: Callable[[], None] = lambda: None
 
     def up(self, names: Iterable[str] | None = None) -> None:
         """Start these servers and the servers they need (all by default); return when each one is healthy.
 
-        Servers that are already up stay untouched. If one fails, or on Ctrl-C, everything that this call started is
-        stopped before the error is raised.
+        Servers that are already up stay untouched. If one fails, or when interrupted, everything that this call started
+        is stopped before the error is raised.
         """
         servers = choose(names)
-        with self._exclusive():
+        with self._exclusive("up"):
+            create_folders(self.config)
             supervisor = Supervisor(self.config)
             if not supervisor.alive and (pids := records.find_processes(self.config.run)):
                 self.report(f"stopping {len(pids)} processes left by a killed supervisor")
@@ -56,14 +63,16 @@ class Stack:
             check_machine(self.config, [server for server in servers if server.name not in before])
             try:
                 if not supervisor.alive:
-                    supervisor.start(list(SERVERS))
-                Starter(context, supervisor, self.report).start(servers)
-            except BaseException:
+                    supervisor.start(list(SERVERS), self.interrupted)
+                Starter(context, supervisor, self.report, self.interrupted).start(servers)
+            except BaseException as error:
                 self.report("stopping what was started ...")
                 stopper = self._stopper()
                 stopper.stop([server for server in SERVERS if server.name not in before])
                 if not before:
                     stopper.stop_everything_else()
+                if isinstance(error, Exception):
+                    check_not_full(self.config)
                 raise
 
     def down(self) -> bool:
@@ -71,9 +80,9 @@ class Stack:
 
         Needs no package unless something had been.
         """
-        if not self.config.run.exists():
+        if not self._lock.exists() and not self.config.run.exists():
             return False
-        with self._exclusive():
+        with self._exclusive("down"):
             started = records.records_exist(self.config.run)
             self._stop_everything()
             return started
@@ -92,12 +101,18 @@ class Stack:
         return load_secrets(self.config)
 
     def reset(self) -> None:
-        """Stop everything and delete the data, logs and state of this home. Downloads and secrets stay."""
-        self.down()
-        with self._exclusive():
-            for path in self._state_folders():
-                shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(self.config.run, ignore_errors=True)
+        """Stop everything and delete the data, logs and state of this home. Downloads and secrets stay.
+
+        Raises ``ConfigurationError`` that names what could not be deleted.
+        """
+        with self._exclusive("reset"):
+            self._stop_everything()
+            left = _delete([*self._state_folders(), self.config.run])
+        if left:
+            raise ConfigurationError(
+                f"the servers are stopped, but reset could not delete {' and '.join(left)}: "
+                "delete the rest yourself, or set MILLRACE_HOME to another folder"
+            )
 
     def has_state(self) -> bool:
         """Whether there is anything for ``reset`` to stop or delete."""
@@ -129,26 +144,30 @@ class Stack:
                 "Stop it first: python -m stack down"
             )
 
+    @property
+    def _lock(self) -> Path:
+        return self.config.home / "lock"
+
     @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        create_folders(self.config)
-        with private_umask(), (self.config.home / "lock").open("a+", encoding="ascii") as file:
-            _lock(file.fileno(), self.report)
+    def _exclusive(self, command: str) -> Iterator[None]:
+        # Folders above the home are not part of the installation: they get the mode that the user's umask gives them.
+        self.config.home.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(self.config.home)
+        with private_umask(), hold_lock(self._lock, command, self.report, self.interrupted):
+            self.on_locked()
             yield
 
 
-def _lock(descriptor: int, report: Report) -> None:
-    deadline = time.monotonic() + 120
-    reported = False
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ConfigurationError(
-                    "another up, down or reset of this home is still running: wait for it, or interrupt it with Ctrl-C"
-                ) from None
-            if not reported:
-                report("waiting for another up, down or reset of this home")
-            reported = True
-            time.sleep(0.2)
+def _delete(folders: Iterable[Path]) -> list[str]:
+    """Delete these folders. Returns what is left, with the reasons."""
+    left: list[str] = []
+
+    def note(_: object, path: str, error: BaseException) -> None:
+        # A folder is not empty because something else in it could not be deleted.
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            left.append(f"{path} ({error.strerror or error})")
+
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder, onexc=note)
+    return left if len(left) < 4 else [*left[:3], f"{len(left) - 3} others"]

@@ -21,8 +21,11 @@ _REPORT_SECONDS = 5.0
 class Starter:
     """Starts servers of one home, each as soon as the servers it needs are healthy."""
 
-    def __init__(self, context: Context, supervisor: Supervisor, report: Report) -> None:
+    def __init__(
+        self, context: Context, supervisor: Supervisor, report: Report, interrupted: threading.Event | None = None
+    ) -> None:
         self._context = context
+        self._interrupted = interrupted or threading.Event()
         self._supervisor = supervisor
         self._report = report
         self._activities: dict[str, str] = {}
@@ -31,7 +34,8 @@ class Starter:
     def start(self, servers: list[Server]) -> None:
         """Return when all are healthy.
 
-        If one fails, the others are cancelled, and its error is raised once they have stopped.
+        If one fails, the others are cancelled, and its error is raised once they have stopped. Setting ``interrupted``
+        cancels all of them and raises ``KeyboardInterrupt``.
         """
         self._healthy = {server.name: threading.Event() for server in servers}
         began = time.monotonic()
@@ -47,6 +51,8 @@ class Starter:
         waiting = set(futures)
         next_report = began + _REPORT_SECONDS
         while waiting:
+            if self._interrupted.is_set():
+                raise KeyboardInterrupt
             # Short waits, so that the main thread can handle signals in between.
             done, waiting = wait(waiting, timeout=0.2)
             errors = [error for future in done if (error := future.exception()) is not None]

@@ -25,7 +25,8 @@ class Stopper:
     def stop(self, servers: list[Server]) -> None:
         """Stop these servers, lower ``stop.order`` first, those of the same order in parallel."""
         for _, group in groupby(sorted(servers, key=_order), key=_order):
-            running = [server for server in group if self._runs(server)]
+            active = self._find_active()
+            running = [server for server in group if self._runs(server, active)]
             if not running:
                 continue
             self._report(f"stopping {', '.join(server.name for server in running)}")
@@ -44,9 +45,17 @@ class Stopper:
         records.delete_records(self._config.run)
         self._supervisor.remove_socket()
 
-    def _runs(self, server: Server) -> bool:
+    def _find_active(self) -> set[str]:
+        """What the supervisor runs or is about to start again: such a server may have no record of a process yet."""
+        try:
+            states = self._supervisor.states()
+        except (SupervisorUnreachableError, xmlrpc.client.Error):
+            return set()
+        return {name for name, state in states.items() if state.state not in _STOPPED_STATES}
+
+    def _runs(self, server: Server, active: set[str]) -> bool:
         record = records.read_record(self._config.run, server.name)
-        return record is not None and (record.alive or self._supervisor.alive)
+        return server.name in active or (record is not None and record.alive)
 
     def _stop_by_supervisor(self, servers: list[Server]) -> None:
         if not self._supervisor.alive:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xmlrpc.client
 from collections.abc import Iterator
@@ -67,8 +68,11 @@ class Supervisor:
         record = self.record
         return record is not None and record.alive
 
-    def start(self, servers: list[Server]) -> None:
-        """Start the supervisor without any servers. Returns once it responds; raises ``ServerError`` if it does not."""
+    def start(self, servers: list[Server], interrupted: threading.Event | None = None) -> None:
+        """Start the supervisor without any servers. Returns once it responds; raises ``ServerError`` if it does not.
+
+        Setting ``interrupted`` ends it again and raises ``KeyboardInterrupt``.
+        """
         if self._socket.parent != self._config.run:
             # In the shared temporary folder, another user could listen on the socket's path first.
             create_owned_folder(self._socket.parent, 0o700, "set MILLRACE_HOME to a shorter path")
@@ -82,10 +86,22 @@ class Supervisor:
                 launch_command(spec), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         _HANDLES[:] = [*(handle for handle in _HANDLES if handle.poll() is None), process]
+        try:
+            self._wait_until_it_responds(process, interrupted or threading.Event())
+        except BaseException:
+            # It may not have recorded itself yet, and nothing else would find it then.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+    def _wait_until_it_responds(self, process: subprocess.Popen[bytes], interrupted: threading.Event) -> None:
         deadline = time.monotonic() + 20
         while not self._responds():
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             if process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(f"the supervisor did not start. {log_hint(log)}")
+                raise ServerError(f"the supervisor did not start. {log_hint(self._config.log(records.SUPERVISOR))}")
             time.sleep(0.05)
 
     def states(self) -> dict[str, ProgramState]:
