@@ -42,6 +42,17 @@ def heap_option(config: LocalConfig, server: str) -> str:
     return f"-Xmx{config.heaps[server]}"
 
 
+def format_properties(values: Mapping[str, object]) -> str:
+    """The lines of a properties file, which Java reads as Latin-1, with escapes for everything else."""
+    return "".join(f"{name}={_escape(str(value))}\n" for name, value in values.items())
+
+
+def _escape(value: str) -> str:
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
+
+
 def settings_file(config: LocalConfig, server: str) -> Path:
     """The settings of a server that runs inside a Python process."""
     return config.run / f"{server}.json"

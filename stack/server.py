@@ -22,9 +22,12 @@ from stack.private import create_folder
 
 #: The only variables a server inherits from the shell. The rest comes from its ``Launch``, so every start is the same.
 _INHERITED = (
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "TZ",
+    "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
 )  # fmt: skip
+
+#: Java reads paths in the encoding of the locale: in the C locale it could not open a home such as /home/José.
+_ALWAYS = {"LC_ALL": "C.UTF-8", "NO_PROXY": "127.0.0.1,localhost"}
 
 #: Gets one line of progress for the user.
 type Report = Callable[[str], None]
@@ -186,7 +189,7 @@ def write_spec(
         "name": name,
         "argv": launch.argv,
         "folder": str(launch.folder),
-        "environment": {**inherited, "NO_PROXY": "127.0.0.1,localhost", **launch.environment},
+        "environment": {**inherited, **_ALWAYS, **launch.environment},
         "account": {"name": account.name, "uid": account.uid, "gid": account.gid} if account else None,
         "record": str(records.record_path(config.run, name)),
         "kill_orphans": kill_orphans,

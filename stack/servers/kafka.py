@@ -56,8 +56,7 @@ def _prepare(context: Context) -> None:
     config = context.config
     folder = config.data("kafka")
     create_folder(folder)
-    lines = "".join(f"{name}={value}\n" for name, value in _build_properties(config).items())
-    write_private(config.run / "kafka.properties", lines)
+    write_private(config.run / "kafka.properties", java.format_properties(_build_properties(config)))
     write_private(config.run / "kafka.log4j2.xml", _LOG4J)
     jars = ":".join(java.fetch_class_path(context, "kafka"))
     options = (

@@ -49,8 +49,9 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     if running:
         yield Servers(Stack(read_config(os.environ, Path(running))), required, managed=False)
         return
-    # Not pytest's own folder: PostgreSQL may run as another user, who has to be able to enter.
-    home = Path(tempfile.mkdtemp(prefix="millrace-test-"))
+    # Not pytest's own folder: PostgreSQL may run as another user, who has to be able to enter. And a name that every
+    # server has to cope with.
+    home = Path(tempfile.mkdtemp(prefix="millrace José Ñ "))
     stack = Stack(config_on_free_ports(home))
     try:
         yield Servers(stack, required, managed=True)

@@ -23,7 +23,7 @@ VARIABLES = {"AIRFLOW_VAR_MILLRACE_LIST_TTL_MINUTES": "6"}
 def system() -> Iterator[System]:
     """Yield the running, empty system."""
     # Not pytest's tmp_path: PostgreSQL may run as another user, who must be able to enter the folder.
-    home = Path(tempfile.mkdtemp(prefix="millrace-e2e-"))
+    home = Path(tempfile.mkdtemp(prefix="millrace José Ñ "))
     config = config_on_free_ports(home, {"MILLRACE_SHARDS": str(SHARDS)}, VARIABLES)
     stack = Stack(config)
     try:

@@ -184,10 +184,12 @@ def test_a_start_inherits_little(context: Context, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("MILLRACE_SHARDS", "9")
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("LC_ALL", "C")
     path = write_spec(context.config, "kafka", Launch(("/bin/true",), Path("/"), {"OWN": "1"}))
     environment = json.loads(path.read_text())["environment"]
     assert environment["OWN"] == "1"
     assert environment["TZ"] == "UTC"
+    assert environment["LC_ALL"] == "C.UTF-8"
     assert "127.0.0.1" in environment["NO_PROXY"]
     assert not {"PYTHONPATH", "MILLRACE_SHARDS"} & set(environment)
 
