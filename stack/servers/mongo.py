@@ -6,6 +6,12 @@ from stack import java
 from stack.config import LOOPBACK, LocalConfig
 from stack.server import Context, Server, Stop
 
+#: The server itself logs nothing: it would quote the whole command of a failure, which the client is told anyway.
+_LOGGING = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.log.de.bwaldvogel.mongo=off",
+)
+
 
 def _uri(config: LocalConfig) -> str:
     return f"mongodb://{config.address('mongo')}/?retryWrites=false"
@@ -20,7 +26,7 @@ def _prepare(context: Context) -> None:
         "port": config.ports["mongo"],
         "file": str(folder / "store.mv"),
     }
-    java.write_settings(context, "mongo", ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",), values)
+    java.write_settings(context, "mongo", _LOGGING, values)
 
 
 def _check_health(context: Context) -> None:

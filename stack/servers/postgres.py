@@ -35,6 +35,11 @@ log_line_prefix = '%m [%p] %d '
 """
 
 
+#: Its log quotes no rows: errors, which do, go to the client only, and other messages come without the statement and
+#: the details. Arguments rather than configuration, so that existing clusters have them too.
+_QUIET_LOG = ("-c", "log_min_messages=log", "-c", "log_min_error_statement=panic", "-c", "log_error_verbosity=terse")
+
+
 def service_account(config: LocalConfig) -> Account | None:
     """The user that replaces root: ``MILLRACE_POSTGRES_USER``, postgres or nobody. None if this user is not root."""
     if os.geteuid() != 0:
@@ -188,7 +193,8 @@ def _build_tool(context: Context, program: str, *arguments: str) -> Launch:
 
 def _launch(context: Context) -> Launch:
     config = context.config
-    return _build_tool(context, "postgres", "-D", str(data_root(config) / "data"), "-p", str(config.ports["postgres"]))
+    arguments = ("-D", str(data_root(config) / "data"), "-p", str(config.ports["postgres"]), *_QUIET_LOG)
+    return _build_tool(context, "postgres", *arguments)
 
 
 def dsn(config: LocalConfig, secrets: Secrets, database: str) -> str:

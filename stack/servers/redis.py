@@ -30,6 +30,8 @@ def _prepare(context: Context) -> None:
         # Lists expire, the generation names do not: under memory pressure, the lists closest to expiry go first.
         "maxmemory": "512mb",
         "maxmemory-policy": "volatile-ttl",
+        # A crash report would otherwise have the arguments of the last command.
+        "hide-user-data-from-log": "yes",
     }
     write_private(config.run / "redis.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
 
