@@ -169,4 +169,4 @@ def _find_vector(vector_rows: Mapping[str, int], text_hash: str) -> int:
     try:
         return vector_rows[text_hash]
     except KeyError:
-        raise PermanentError(f"the batch has no vector for the text {text_hash}: clear the run from embed on") from None
+        raise PermanentError("the batch has no vector for one of its texts: clear the run from embed on") from None
