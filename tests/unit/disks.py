@@ -21,13 +21,15 @@ def mounted_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Lazily: a process that was just killed may still have a file open.
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        while folder.is_mount():
+            # Lazily: a process that was just killed may still have a file open.
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def make_read_only(disk: Path) -> None:
-    """Forbid every write to a mounted disk, as the kernel does after an error."""
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    """Forbid every write to a mounted disk from now on, although files on it are open for writing."""
+    subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(disk)], check=True)
 
 
 def fill(disk: Path) -> None:
