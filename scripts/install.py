@@ -69,7 +69,9 @@ def _explain_disk_errors(venv: Path) -> Iterator[None]:
             _reject_full_disks(venv)
         if error.filename is None:
             raise
-        raise InstallationError(f"{error.filename} cannot be written ({error.strerror}): make it writable") from error
+        raise InstallationError(
+            f"{error.filename} cannot be written ({error.strerror}): make it writable for this user"
+        ) from error
 
 
 def _reject_full_disks(venv: Path) -> None:
@@ -86,6 +88,8 @@ def _reject_full_disks(venv: Path) -> None:
 def create_environment(venv: Path) -> Path:
     """The Python of the virtual environment, which is created unless it is complete. pip is installed last."""
     python = venv / "bin" / "python"
+    if venv.exists() and not os.access(venv, os.W_OK):
+        raise InstallationError(f"{venv} cannot be written: make it writable for this user")
     if python.exists() and (venv / "bin" / "pip").exists():
         return python
     _report(f"creating {venv.name}")

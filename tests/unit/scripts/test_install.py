@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts.install import InstallationError, create_environment, find_uv_pin, install
 from tests.compose import PROJECT
+from tests.unit.disks import fill, make_read_only, mounted_disk
 
 PIN = "uv==0.13.9 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc"
 REQUIREMENTS = f"rich==15.0.0 \\\n    --hash=sha256:aa\n{PIN}\nzzz==1\n"
@@ -133,3 +139,68 @@ def test_an_incomplete_environment_is_completed(tmp_path: Path, capsys: pytest.C
     assert create_environment(tmp_path) == tmp_path / "bin" / "python"
     assert (tmp_path / "bin" / "pip").exists()
     assert capsys.readouterr().out == f"creating {tmp_path.name}\n"
+
+
+#: ``python -m scripts.install`` into the environment that is its argument.
+INSTALL = """
+import sys
+from pathlib import Path
+from scripts import install
+install.VENV = Path(sys.argv[1])
+sys.exit(install.main())
+"""
+
+
+def start_installation(venv: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", INSTALL, str(venv)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def write_environment(venv: Path, uv: str) -> None:
+    """A complete environment whose uv runs this script."""
+    (venv / "bin").mkdir(parents=True)
+    write_program(venv / "bin" / "python", PIP.format("exit 1"))
+    (venv / "bin" / "pip").touch()
+    pin = find_uv_pin((PROJECT / "requirements.txt").read_text(encoding="utf-8"))
+    version = pin.split()[0].removeprefix("uv==")
+    write_program(venv / "bin" / "uv", UV.replace("0.13.9", version).format(uv))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_installation_leaves_nothing_running(tmp_path: Path, signum: int) -> None:
+    """uv and its children end too, even if only the installation gets the signal; the sentence says how to go on."""
+    write_environment(tmp_path, f'sleep 300 & echo $! > "{tmp_path}/child"; wait')
+    process = start_installation(tmp_path)
+    while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted: run the same command again to resume\n")
+    # It ends within a moment, and may stay in the list of processes until it is collected.
+    child = int((tmp_path / "child").read_text())
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.05)
+    assert not (tmp_path / ".installed").exists()
+
+
+@pytest.mark.parametrize(("state", "new"), [("full", True), ("full", False), ("read-only", True), ("read-only", False)])
+def test_installing_on_a_bad_disk(tmp_path: Path, state: str, new: bool) -> None:
+    """One sentence names the folder; pip does not try for several minutes what uv could not do."""
+    with mounted_disk(tmp_path / "disk", megabytes=4) as disk:
+        if not new:
+            write_environment(disk / ".venv", 'echo "error: failed to write" >&2; exit 2')
+        (fill if state == "full" else make_read_only)(disk)
+        process = start_installation(disk / ".venv")
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, output + errors
+    (sentence,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in errors
+    assert str(disk) in sentence
+    assert ("is full" if state == "full" else "cannot be written") in sentence
+    assert "installing with pip instead" not in output
