@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from structlog.tracebacks import ExceptionDictTransformer
 
 from include.errors import hide_values
+from stack.config import LocalConfig
 
 #: Made up for each session, because a traceback quotes the lines of the source.
 CANARY = f"canary{uuid4().hex[:12]}"
@@ -23,6 +26,22 @@ _TO_JSON = ExceptionDictTransformer(use_rich=False, show_locals=False)
 
 
 type Kinds = type[Exception] | tuple[type[Exception], ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """``provoke`` returns the call that fails, given what a test has set up; the rest as in ``LeakCheck.fails``."""
+
+    name: str
+    kind: Kinds
+    match: str
+    provoke: Callable[[Any], Callable[[], object]]
+    quoted: bool | None = True
+
+
+def failures(*cases: Failure) -> pytest.MarkDecorator:
+    """Run a test with each of these as ``failure``."""
+    return pytest.mark.parametrize("failure", cases, ids=lambda failure: failure.name)
 
 
 def render(error: BaseException) -> str:
@@ -82,3 +101,9 @@ def find_in_files(folder: Path, pattern: str = "**/*") -> list[str]:
         except FileNotFoundError:  # a running server has deleted it
             continue
     return found
+
+
+def find_in_logs(config: LocalConfig, server: str) -> list[str]:
+    """The logs of a server that contain the canary."""
+    assert config.log(server).exists()
+    return [*find_in_files(config.logs, f"{server}*"), *find_in_files(config.data("neo4j") / "logs")]

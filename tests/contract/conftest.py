@@ -6,6 +6,7 @@ For quick development, ``MILLRACE_TEST_HOME`` is the home of a stack that is alr
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 from include.settings import KafkaSettings, MilvusSettings, MongoSettings, Neo4jSettings, RedisSettings
 from stack.installation import config_on_free_ports, read_config
 from stack.stack import Stack
+from tests.canary import LeakCheck
 from tests.contract.local_stack import ReportLog, temporary_stack
 
 
@@ -144,6 +146,13 @@ def warehouse_dsn(servers: Servers, unique: str) -> Iterator[str]:
 def redis_settings(servers: Servers) -> RedisSettings:
     """All tests share one database, and use different names for generations and users."""
     return RedisSettings(servers.environment("redis")["MILLRACE_REDIS_URL"])
+
+
+@pytest.fixture
+def leak(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> LeakCheck:
+    """Reads what is logged, from Airflow's default level on."""
+    caplog.set_level(logging.INFO)
+    return LeakCheck(caplog, capfd)
 
 
 @pytest.fixture
