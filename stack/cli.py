@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from include.errors import ConfigurationError, MillraceError
@@ -86,8 +85,10 @@ def _finish() -> None:
 
 def _report(line: str) -> None:
     # Whoever reads the output may have gone, and the disk it goes to may be full: neither is a reason to stop halfway.
-    with suppress(OSError):
+    try:
         print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _up(config: LocalConfig, options: argparse.Namespace) -> int:
