@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from stack.interrupts import INTERRUPTED, handle_interrupts, raise_interrupt, say
+
 #: pip's option, the uv variable it sets, and the variables that make uv ignore pip's option.
 _PASSED_ON = (
     ("index-url", "UV_DEFAULT_INDEX", ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
@@ -61,10 +63,15 @@ def _any_set(environment: Mapping[str, str], names: tuple[str, ...]) -> bool:
 
 
 def main() -> int:
-    """Returns uv's exit code."""
+    """Returns uv's exit code, or 130 if interrupted; uv then ends too."""
+    handle_interrupts(raise_interrupt)
     python = Path(sys.executable)
-    environment = uv_environment(os.environ, read_pip_config(python))
-    return subprocess.run([str(python.parent / "uv"), *sys.argv[1:]], env=environment, check=False).returncode
+    try:
+        environment = uv_environment(os.environ, read_pip_config(python))
+        return subprocess.run([str(python.parent / "uv"), *sys.argv[1:]], env=environment, check=False).returncode
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

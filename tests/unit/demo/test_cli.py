@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,22 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         )
     assert result.returncode == 1
     assert "another demo is running" in result.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_demo_can_be_resumed(tmp_path: Path, signum: int) -> None:
+    """While it reads its input, or later: one sentence, the exit code 130, and no server is left."""
+    events = tmp_path / "events.jsonl"
+    os.mkfifo(events)
+    line = [sys.executable, "-m", "demo", "--events", str(events), "--home", str(tmp_path / "home")]
+    demo = subprocess.Popen(line, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Opening a pipe for reading waits for a writer, and there is none.
+    while not (tmp_path / "home" / "recount.sqlite").exists():
+        assert demo.poll() is None
+        time.sleep(0.05)
+    while demo.poll() is None:
+        demo.send_signal(signum)
+        time.sleep(0.2)
+    output, errors = demo.communicate()
+    assert (demo.returncode, output, errors) == (130, "interrupted; run the same command again to resume\n", "")
+    assert not (tmp_path / "home" / "run").exists()
