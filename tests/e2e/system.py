@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psycopg2
@@ -144,7 +145,8 @@ class System:
 
     def fetch_recommendations(self, user: str) -> Any:
         """Returns the decoded response of the endpoint."""
-        return self.reader.get(f"/v1/users/{user}/recommendations", params={"limit": 60}).raise_for_status().json()
+        path = f"/v1/users/{quote(user, safe='')}/recommendations"
+        return self.reader.get(path, params={"limit": 60}).raise_for_status().json()
 
     def read_stores(self) -> StoreContents:
         """Returns the current contents of all stores."""

@@ -9,14 +9,40 @@ from typing import Any
 import pytest
 
 from include.domain.identity import event_id
+from tests.canary import CANARY, ODD
 from tests.e2e.system import StoreContents, System, hour_before, wait_for
 
-USERS = 24
-ITEMS = [f"{colour} {thing}" for colour in ("red", "green", "blue", "white") for thing in ("cup", "lamp", "chair")]
+#: Every text and id is marked: test_system_privacy.py searches all logs for them.
+USERS = [f"user {number} {ODD}" for number in range(24)]
+TEXTS = [
+    f"{colour} {thing} {ODD}" for colour in ("red", "green", "blue", "white") for thing in ("cup", "lamp", "chair")
+]
+ITEMS = [f"i{number} {ODD}" for number in range(len(TEXTS))]
 NOW = datetime.now(UTC)
 #: In an hour that has already ended, because Airflow backfills only those.
 PUBLISHED = hour_before(NOW, 2) + timedelta(minutes=30)
-MALFORMED = {"bad": [b"{", b"[]", json.dumps({"user_id": "bad", "message_id": "1"}).encode()]}
+MALFORMED = {
+    f"bad {ODD}": [
+        f'{{"user_id": "{CANARY}'.encode(),
+        f'["{CANARY}"]'.encode(),
+        json.dumps({"user_id": ODD, "message_id": ODD}).encode(),
+        json.dumps({"user_id": ODD, "message_id": ODD, "kind": [ODD]}).encode(),
+        json.dumps({"user_id": f"{ODD}\0", "message_id": ODD, "kind": ODD}).encode(),
+        json.dumps({"user_id": ODD, "message_id": ODD, "kind": ODD, "occurred_at": ODD}).encode(),
+        json.dumps(
+            {"user_id": 9 * ODD, "message_id": ODD, "kind": "view", "occurred_at": NOW.isoformat(), "text": ODD}
+        ).encode(),
+    ]
+}
+REASONS = {
+    "forbidden_characters": 1,
+    "invalid_json": 1,
+    "kind_missing": 1,
+    "kind_not_a_string": 1,
+    "not_an_object": 1,
+    "occurred_at_invalid": 1,
+    "user_id_length": 1,
+}
 
 
 def make_events(user: int) -> list[bytes]:
@@ -24,21 +50,21 @@ def make_events(user: int) -> list[bytes]:
     group_items = [index for index in range(len(ITEMS)) if index % 2 == user % 2]
     items = [group_items[(user + step) % len(group_items)] for step in range(4)]
     purchases = [make_purchase(user, number, item) for number, item in enumerate(items)]
-    message = {"kind": "message", "message_id": "words", "text": f"I love {ITEMS[items[0]]} things"}
+    message = {"kind": "message", "message_id": f"words {ODD}", "text": f"I love {TEXTS[items[0]]} things"}
     return [*purchases, make_event(user, **message)]
 
 
 def make_purchase(user: int, number: int, item: int) -> bytes:
-    fields = {"message_id": str(number), "kind": "purchase", "item_id": f"i{item}", "text": ITEMS[item], "value": 1.5}
-    return make_event(user, **fields)
+    fields = {"message_id": f"{number} {ODD}", "item_id": ITEMS[item], "text": TEXTS[item]}
+    return make_event(user, kind="purchase", value=1.5, **fields)
 
 
 def make_event(user: int, **fields: Any) -> bytes:
     occurred_at = (PUBLISHED - timedelta(hours=user % 5)).isoformat()
-    return json.dumps({"user_id": f"user {user}", "occurred_at": occurred_at, "campaign_id": "c", **fields}).encode()
+    return json.dumps({"user_id": USERS[user], "occurred_at": occurred_at, "campaign_id": ODD, **fields}).encode()
 
 
-EVENTS = {f"user {user}": make_events(user) for user in range(USERS)}
+EVENTS = {user: make_events(number) for number, user in enumerate(USERS)}
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +89,10 @@ def fetch_lists(system: System) -> dict[str, Any]:
 
 def test_events_reach_every_store(system: System, initial: StoreContents) -> None:
     """Every valid event is in MongoDB and the warehouse exactly once, as is each text in Milvus and item in Neo4j."""
-    event_count = USERS * 5
+    event_count = len(USERS) * 5
     assert len(initial.mongo) == len(initial.warehouse) == len(initial.milvus) == event_count
     assert initial.mongo.keys() == initial.milvus.keys()
-    assert len(initial.neo4j) == USERS * 4
+    assert len(initial.neo4j) == len(USERS) * 4
     assert initial.neo4j.keys() < initial.mongo.keys()
     assert sum(row[4] for row in initial.engagement) == event_count
     assert system.warehouse.stats.count_aggregate_differences() == 0
@@ -76,8 +102,8 @@ def test_malformed_messages_are_counted_by_reason(system: System, initial: Store
     """Messages that are not valid events are counted by reason, and every message is accounted for."""
     assert initial
     totals = system.warehouse.stats.read_totals(system.settings.kafka.topic)
-    assert totals.dead_letters == {"invalid_json": 1, "kind_missing": 1, "not_an_object": 1}
-    assert totals.delivered == totals.valid + 3 == USERS * 5 + 3
+    assert totals.dead_letters == REASONS
+    assert totals.delivered == totals.valid + len(REASONS) == len(USERS) * 5 + len(REASONS)
 
 
 def test_the_endpoint_serves_recommendations(system: System, lists: dict[str, Any]) -> None:
@@ -86,17 +112,17 @@ def test_the_endpoint_serves_recommendations(system: System, lists: dict[str, An
         purchased = {json.loads(payload).get("item_id") for payload in payloads}
         assert lists[user]
         assert not purchased & set(lists[user])
-    response = system.fetch_recommendations("user 3")
+    response = system.fetch_recommendations(USERS[3])
     assert response["source"] == "similar_users"
     assert response["partial"] is False
     assert {item["source"] for item in response["items"]} >= {"similar_users"}
-    assert all(item["text"] in ITEMS and item["reason"] for item in response["items"])
+    assert all(item["text"] in TEXTS and item["reason"] for item in response["items"])
 
 
 def test_an_unknown_user_gets_popular_items(system: System, lists: dict[str, Any]) -> None:
     """A user without a list gets the popular list, and the response says so."""
     assert lists
-    response = system.fetch_recommendations("unknown user")
+    response = system.fetch_recommendations(f"unknown user {ODD}")
     assert response["source"] == "popular"
     assert len(response["items"]) == len(ITEMS)
 
@@ -108,8 +134,8 @@ def test_publishing_again_changes_nothing(system: System, initial: StoreContents
     assert system.read_stores() == initial
     assert fetch_lists(system) == lists
     totals = system.warehouse.stats.read_totals(system.settings.kafka.topic)
-    assert totals.valid == 2 * USERS * 5
-    assert system.warehouse.stats.count_events() == USERS * 5
+    assert totals.valid == 2 * len(USERS) * 5
+    assert system.warehouse.stats.count_events() == len(USERS) * 5
 
 
 def delete_documents(system: System) -> int:
@@ -161,13 +187,13 @@ def test_an_embedding_outage_delays_only_milvus(system: System, initial: StoreCo
     message = {
         "message_id": "late",
         "kind": "message",
-        "item_id": "i0",
-        "text": "a text that was never embedded before",
+        "item_id": ITEMS[0],
+        "text": f"a text that was never embedded before {ODD}",
     }
-    new_event = event_id("user 0", "late")
+    new_event = event_id(USERS[0], "late")
     offsets = system.committed_offsets()
     with system.pause("embed"):
-        system.publish({"user 0": [make_event(0, **message)]}, NOW)
+        system.publish({USERS[0]: [make_event(0, **message)]}, NOW)
         others = {"mongo", "neo4j", "warehouse"}
         wait_for("the event in every store but Milvus", lambda: system.stores_with(new_event) == others)
         assert system.committed_offsets() == offsets
