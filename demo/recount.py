@@ -47,8 +47,9 @@ ON CONFLICT (user_id, message_id) DO UPDATE SET
     version = excluded.version, digest = excluded.digest, occurred_at = excluded.occurred_at, title = excluded.title,
     {", ".join(f"{flag} = excluded.{flag}" for flag in _FLAGS)}
 WHERE (excluded.version, excluded.digest) > (version, digest)
-"""
-_TOTALS = f"SELECT count(*), count(DISTINCT user_id), {', '.join(f'sum({flag})' for flag in _FLAGS)} FROM events"
+"""  # noqa: S608 (only the names in _FLAGS are inserted)
+_SUMS = ", ".join(f"sum({flag})" for flag in _FLAGS)
+_TOTALS = f"SELECT count(*), count(DISTINCT user_id), {_SUMS} FROM events"  # noqa: S608 (as above)
 # Prefer users with plain names, then those with a moderate number of items: neither the busiest nor one-off visitors.
 _EXAMPLE_USERS = """
 SELECT user_id FROM events GROUP BY user_id

@@ -144,7 +144,9 @@ def ask(service: str, environment: Mapping[str, str]) -> Report | None:
                 str(PROJECT / "requirements.txt"),
             ),
         ]
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        answer = subprocess.run(  # noqa: S603 (our own pip-audit)
+            command, env=environment, capture_output=True, text=True, check=False
+        )
         if output.exists():
             return parse_report(output.read_text(encoding="utf-8"))
     print(f"{service}: {textwrap.shorten(answer.stderr.strip().rpartition('\n')[2], 200)}", file=sys.stderr)
@@ -159,7 +161,7 @@ def install() -> None:
         raise AuditError(str(error)) from error
     packages = ["--require-hashes", "--no-deps", "--requirement", str(PROJECT / "requirements-audit.txt")]
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-    if subprocess.run(command, check=False).returncode != 0:
+    if subprocess.run(command, check=False).returncode != 0:  # noqa: S603 (our own pip)
         raise AuditError("pip-audit could not be installed; see the lines above")
 
 

@@ -143,7 +143,8 @@ def find_uv_pin(requirements: str) -> str:
 
 def _uv_version(python: Path) -> str:
     try:
-        answer = subprocess.run([str(python.parent / "uv"), "--version"], capture_output=True, text=True, check=False)
+        command = [str(python.parent / "uv"), "--version"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own uv)
     except OSError:
         return ""
     return answer.stdout.split()[1] if answer.returncode == 0 else ""
@@ -161,8 +162,7 @@ def _run(command: list[str], environment: dict[str, str]) -> str | None:
     last: deque[str] = deque(maxlen=1)
     try:
         with _running(command, environment, subprocess.PIPE) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.stdout or ():
                 text = line.decode(errors="replace").rstrip()
                 if text and not _PACKAGE_LINE.match(text):
                     last.append(text.strip())
@@ -185,7 +185,7 @@ def _running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command during the block. When interrupted, the command and everything that it started are killed."""
     # In a group of its own, so that there is something to kill. Nothing in it may ask the user: it could not read.
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 (a command from this file)
         command,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -54,7 +54,7 @@ def uv_environment(environment: Mapping[str, str], pip: Mapping[str, str]) -> di
 def read_pip_config(python: Path) -> dict[str, str]:
     """pip's options as this Python's pip sees them; none if pip cannot list them."""
     command = [str(python), "-m", "pip", "config", "list"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (this Python's pip)
     return parse_pip_config(answer.stdout) if answer.returncode == 0 else {}
 
 
@@ -68,7 +68,8 @@ def main() -> int:
     python = Path(sys.executable)
     try:
         environment = uv_environment(os.environ, read_pip_config(python))
-        return subprocess.run([str(python.parent / "uv"), *sys.argv[1:]], env=environment, check=False).returncode
+        command = [str(python.parent / "uv"), *sys.argv[1:]]
+        return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 (what the caller typed)
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED

@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> None:
     os.chdir(spec["folder"])
     if spec["account"]:
         _switch_user(spec["account"])
-    os.execve(spec["argv"][0], spec["argv"], spec["environment"])
+    os.execve(spec["argv"][0], spec["argv"], spec["environment"])  # noqa: S606 (no shell is intended)
 
 
 if __name__ == "__main__":

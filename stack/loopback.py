@@ -85,7 +85,7 @@ def _run_command(command: list[str], channel: socket.socket) -> None:
     except OSError as exc:
         print(f"warning: cannot restrict {command[0]} to the loopback interface: {exc}", flush=True)
     channel.close()
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 (no shell is intended)
 
 
 def _receive_descriptor(channel: socket.socket) -> int | None:

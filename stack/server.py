@@ -94,7 +94,7 @@ class Context:
         spec = write_spec(self.config, name + records.TOOL, launch)
         with log.open("ab") as output:
             # In its own session: Ctrl-C reaches only this process, which then kills the tool.
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 (our own launcher)
                 launch_command(spec), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
             try:
@@ -233,7 +233,7 @@ def tail(log: Path, lines: int) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], stdin: str, cancelled: threading.Event) -> int:
-    assert process.stdin is not None
+    assert process.stdin is not None  # noqa: S101 (for mypy: it was started with a pipe)
     with contextlib.suppress(BrokenPipeError), process.stdin:
         process.stdin.write(stdin.encode())
     while not cancelled.is_set():

@@ -82,7 +82,7 @@ class Supervisor:
         log = self._config.log(records.SUPERVISOR)
         with log.open("ab") as output:
             # In a session of its own: Ctrl-C does not reach it, and the session identifies the processes of this stack.
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 (our own launcher)
                 launch_command(spec), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         _HANDLES[:] = [*(handle for handle in _HANDLES if handle.poll() is None), process]

@@ -7,7 +7,7 @@ from typing import Any
 
 from stack.jvm.host import Settings, read_settings, serve_until_stopped, start_jvm
 
-_SET_PASSWORD = "ALTER USER neo4j SET PLAINTEXT PASSWORD $password CHANGE NOT REQUIRED"
+_SET_PASSWORD = "ALTER USER neo4j SET PLAINTEXT PASSWORD $password CHANGE NOT REQUIRED"  # noqa: S105 (a parameter)
 
 
 def _build_service(settings: Settings) -> Any:

@@ -38,7 +38,7 @@ _ROLES = {
     "dataNode": "milvus_data_node",
 }
 #: The engine writes files with predictable names to this folder, whatever the configuration says.
-_FIXED_FOLDER = Path("/tmp/milvus")
+_FIXED_FOLDER = Path("/tmp/milvus")  # noqa: S108 (its name is not ours to choose)
 
 
 def engine_folder(config: LocalConfig) -> Path:

@@ -93,7 +93,7 @@ def installation_folders(config: LocalConfig) -> list[Path]:
 
 
 def _shared_folder() -> Path:
-    return Path("/var/tmp") / f"millrace-{os.geteuid()}"
+    return Path("/var/tmp") / f"millrace-{os.geteuid()}"  # noqa: S108 (its owner is checked before use)
 
 
 def _create_shared_folder() -> Path:

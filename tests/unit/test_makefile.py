@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,18 @@ def test_every_yaml_file_for_github_is_valid() -> None:
         assert content["description"]
         ids = [field["id"] for field in content["body"] if field["type"] != "markdown"]
         assert len(ids) == len(set(ids))
+
+
+def test_the_linter_checks_security() -> None:
+    """ruff's S rules are on; only tests ignore whole rules, and elsewhere each exception gives its reason."""
+    lint = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
+    assert "S" in lint["select"]
+    assert not [code for code in lint["ignore"] if re.fullmatch(r"S\d*", code)]
+    ignoring = {
+        path for path, codes in lint["per-file-ignores"].items() if any(re.fullmatch(r"S\d*", c) for c in codes)
+    }
+    assert ignoring == {"tests/**"}
+    for folder in ("dags", "demo", "include", "plugins", "scripts", "stack"):
+        for path in (PROJECT / folder).rglob("*.py"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                assert re.search(r"noqa: S\d+ \(.{5,}\)$", line) or not re.search(r"noqa: S\d", line), f"{path}: {line}"
