@@ -152,6 +152,9 @@ class UserActivity(Protocol):
 
     def clear_changed_users(self, marks: Sequence[Mark]) -> None: ...
     def find_active_users(self, since_ms: int | None) -> Sequence[str]: ...
+    def filter_known_users(self, users: Sequence[str]) -> Sequence[str]:
+        """Those of ``users`` who have a stored event, in the same order."""
+
     def count_texts(self, users: Sequence[str]) -> pa.Table:
         """(user_id, text_hash, events): how many of each user's stored events have each text."""
 
@@ -187,3 +190,6 @@ class Lists(Protocol):
 
     def read_recent_readers(self, since_s: int) -> Sequence[str]:
         """Users whose list was requested at or after that time (seconds since 1970)."""
+
+    def forget_readers(self, users: Sequence[str]) -> None:
+        """Remove these users from the recent readers."""

@@ -85,8 +85,13 @@ def select_users(run_id: str, now_ms: int, settings: PipelineSettings, ports: Pr
 def _expiring_users(now_ms: int, as_of: int, settings: PipelineSettings, ports: PrecomputePorts) -> Sequence[str]:
     since = None if settings.active_days is None else as_of - settings.active_days * ranking.DAY_MS
     readers = ports.lists.read_recent_readers(now_ms // 1000 - int(READER_WINDOW.total_seconds()))
-    active = sorted({*ports.activity.find_active_users(since), *readers})
-    return ports.lists.find_expiring(ports.generation.name, active, int(REFRESH_BEFORE.total_seconds()))
+    active = set(ports.activity.find_active_users(since))
+    others = [user for user in readers if user not in active]
+    known = ports.activity.filter_known_users(others)
+    # Anyone can ask the reader for any user: without this, invented users would get lists, again and again.
+    ports.lists.forget_readers(sorted(set(others).difference(known)))
+    active.update(known)
+    return ports.lists.find_expiring(ports.generation.name, sorted(active), int(REFRESH_BEFORE.total_seconds()))
 
 
 def build_profiles(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:

@@ -24,10 +24,12 @@ type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_JSON = [(b"content-type", b"application/json")]
+# Without this header, the server would name itself.
+_SERVER = (b"server", b"millrace")
+_JSON = [(b"content-type", b"application/json"), _SERVER]
 _JSON_RETRY = [*_JSON, (b"retry-after", b"1")]
 _JSON_ALLOW = [*_JSON, (b"allow", b"GET, HEAD")]
-_METRICS_TEXT = [(b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())]
+_METRICS_TEXT = [(b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()), _SERVER]
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,10 +121,11 @@ class Reader:
         return Response(200, b'{"status":"ok"}')
 
     def _get_readiness(self) -> Response:
+        """States only: the reason, which names the address and the error, is in the log."""
         store = self._store
         checks = {
-            "redis": store.reason if store.breaker.is_open else "ok",
-            "generation": "ok" if store.has_current else "nothing has been published: the precompute has not run",
+            "redis": "unavailable" if store.breaker.is_open else "ok",
+            "generation": "ok" if store.has_current else "not published",
         }
         ready = not store.breaker.is_open and store.has_current
         body = msgspec.json.encode({"status": "ok" if ready else "failing", "checks": checks})

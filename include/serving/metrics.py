@@ -42,7 +42,9 @@ class Metrics:
         )
         redis_errors = Counter("millrace_reader_redis_errors", "Redis errors by kind", ["kind"], registry=registry)
         self._notes_dropped = Counter(
-            "millrace_reader_notes_dropped", "Recent readers dropped because the buffer was full", registry=registry
+            "millrace_reader_notes_dropped",
+            "Recent readers dropped: the buffer was full, or the id too long",
+            registry=registry,
         )
         self._breaker_open = Gauge(
             "millrace_reader_breaker_open",
@@ -87,7 +89,7 @@ class Metrics:
         self._redis_errors[kind].inc()
 
     def count_dropped_readers(self, number: int) -> None:
-        """Count recent readers that did not fit into the buffer."""
+        """Count recent readers that were not recorded."""
         self._notes_dropped.inc(number)
 
     def set_breaker_open(self, is_open: bool) -> None:

@@ -1,6 +1,7 @@
 """Recent readers: users who requested their list, buffered in memory and written to Redis every few seconds.
 
-The precompute reads them to find out which users are active.
+The precompute reads them to find out which users are active. Anyone can ask for any user, so what is stored here and in
+Redis is bounded, and the precompute removes users that the warehouse does not know.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from include.serving.resp import Connection, await_reply
 
 #: The most users buffered between two flushes; users beyond that are not recorded.
 MAX_BUFFERED = 20_000
+#: A user with a longer id, in UTF-8, is not recorded: ids of 512 bytes would take four times the memory.
+MAX_ID_BYTES = 128
 #: How long Redis remembers a user's last request; the precompute looks back half an hour.
 RETENTION_S = 2 * 3600
-#: The most users stored in Redis, the latest ones: about 100 MB.
+#: The most users stored in Redis, the latest ones: about 100 MB, with the longest ids 250 MB.
 MAX_STORED = 1_000_000
 _MEMBERS_PER_COMMAND = 1_000
 
@@ -30,7 +33,7 @@ class RecentReaders:
 
     def record(self, user: bytes, now_s: int) -> None:
         """Record a request by this user."""
-        if len(self._buffer) < MAX_BUFFERED or user in self._buffer:
+        if user in self._buffer or (len(self._buffer) < MAX_BUFFERED and len(user) <= MAX_ID_BYTES):
             self._buffer[user] = now_s
         else:
             self._metrics.count_dropped_readers(1)

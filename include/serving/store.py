@@ -139,7 +139,7 @@ class Store:
 
     def _record_failure(self, reason: str) -> None:
         self._metrics.count_redis_error("away")
-        if not self.breaker.is_open:
+        if not self.breaker.is_open or reason != self.reason:  # also the first failure after the start
             _LOG.warning("Redis at %s is unavailable, serving from memory: %s", self._address, reason)
         self.reason = reason
         self.breaker.record_failure()

@@ -40,6 +40,7 @@ class WarehouseSink:
             transaction.execute(SQL["create_incoming"])
             transaction.copy("incoming", batch.events.select(_COLUMNS))
             transaction.query(SQL["upsert_events"], {"batch": batch.ref.batch_id})
+            transaction.execute(SQL["share_unreleased_users"], {"batch": batch.ref.batch_id})
         return int(batch.events.num_rows)
 
     def count(self) -> int:

@@ -44,6 +44,11 @@ class MemoryLists:
         """Users whose list was requested at or after that time (seconds since 1970)."""
         return [user for user, at in self.requests.items() if at >= since_s]
 
+    def forget_readers(self, users: Sequence[str]) -> None:
+        """Remove these users from the recent readers."""
+        for user in users:
+            self.requests.pop(user, None)
+
     def get(self, key: bytes) -> bytes | None:
         """The value of a key of ``include.domain.recommendation_list``, unless it has expired."""
         packed, expires_at = self._values.get(key, (None, 0.0))

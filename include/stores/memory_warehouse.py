@@ -21,7 +21,7 @@ from include.domain.generation import Generation
 from include.domain.mark import Mark
 from include.domain.offsets import Offsets
 from include.domain.precedence import Precedence, StoredVersion, compare_versions
-from include.domain.ranking import DAY_MS, kind_weight
+from include.domain.ranking import DAY_MS, MAX_HALF_LIVES, kind_weight
 from include.errors import ConfigurationError, StaleClaimError
 
 type Row = dict[str, Any]
@@ -84,6 +84,13 @@ class MemoryTables:
                 if content is not None:
                     self.touched_hours[hour_of(content["occurred_at"])] = next(self.marks)
             self.changed_users[batch_id, row["user_id"]] = None
+        self._share_unreleased_users({row["user_id"] for row in rows}, batch_id)
+
+    def _share_unreleased_users(self, users: set[str], batch_id: str) -> None:
+        """Mark users of whom another batch, whose run may never commit, has stored an event first."""
+        unreleased = {user for (batch, user), seq in self.changed_users.items() if seq is None and batch != batch_id}
+        for user in sorted(users & unreleased):
+            self.changed_users[batch_id, user] = None
 
 
 def precedence_of(row: Row) -> Precedence:
@@ -287,7 +294,8 @@ class MemoryEngagement:
         for (hour, item, _, kind), (events, _, _) in self._tables.engagement.items():
             age = max(0, as_of_ms - round(datetime.fromisoformat(hour).timestamp() * 1000))
             if item and kind_weight(kind) > 0:
-                scores[item] += events * kind_weight(kind) * 0.5 ** (age / (half_life_days * DAY_MS))
+                half_lives = min(MAX_HALF_LIVES, age / (half_life_days * DAY_MS))
+                scores[item] += events * kind_weight(kind) * 0.5**half_lives
         return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
 
 
@@ -316,6 +324,10 @@ class MemoryUserActivity:
         rows = self._tables.events.values()
         recent = (row for row in rows if since_ms is None or row["occurred_at"] // _HOUR_MS * _HOUR_MS >= since_ms)
         return sorted({row["user_id"] for row in recent})
+
+    def filter_known_users(self, users: Sequence[str]) -> Sequence[str]:
+        known = {user for user, _ in self._tables.events}
+        return [user for user in users if user in known]
 
     def count_texts(self, users: Sequence[str]) -> pa.Table:
         requested = set(users)

@@ -54,6 +54,9 @@ def translate_errors() -> Iterator[None]:
 
 def _describe(error: psycopg2.Error) -> str:
     """The class, the SQLSTATE or the cause of a lost connection, and the names of what was violated."""
+    if isinstance(error, psycopg2.InterfaceError) and isinstance(error.__context__, psycopg2.Error):
+        # It only says that a connection that was lost cannot be rolled back; its context says why it was lost.
+        error = error.__context__
     names = ((name, getattr(error.diag, f"{name}_name")) for name in _SCHEMA_NAMES)
     details = [
         f"SQLSTATE {error.pgcode}" if error.pgcode else "",

@@ -132,6 +132,12 @@ class RedisLists:
             members: Any = self._client.zrange(RECENT_READERS_KEY, since_s, "+inf", byscore=True)
         return [member.decode() for member in members]
 
+    def forget_readers(self, users: Sequence[str]) -> None:
+        """Remove these users from the recent readers."""
+        for chunk in batched(users, KEYS_PER_PIPELINE):
+            with translate_errors():
+                self._client.zrem(RECENT_READERS_KEY, *(user.encode() for user in chunk))
+
     def close(self) -> None:
         """Close the connections. Do not use the lists after closing."""
         self._client.close()

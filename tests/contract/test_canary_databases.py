@@ -69,7 +69,7 @@ class TestWarehouse:
         Failure(
             "killed session",
             TransientError,
-            "the warehouse is unavailable: ",
+            "the warehouse is unavailable: AdminShutdown, SQLSTATE 57P01",
             lambda database: lambda: database.query("SELECT pg_terminate_backend(pg_backend_pid()), %(t)s", {"t": ODD}),
             False,
         ),

@@ -22,7 +22,7 @@ from include.errors import ConfigurationError, PermanentError, TransientError
 from include.ports import Lists
 from include.settings import RedisSettings
 from include.stores.memory_lists import MemoryLists
-from include.stores.redis import LISTS_PER_PIPELINE, RedisLists
+from include.stores.redis import KEYS_PER_PIPELINE, LISTS_PER_PIPELINE, RedisLists
 
 pytestmark = pytest.mark.servers("redis")
 
@@ -163,6 +163,17 @@ def test_recent_readers_are_the_users_since_the_given_time(subject: Subject, uni
     ]
 
 
+def test_readers_can_be_forgotten(subject: Subject, unique: str) -> None:
+    """Forgotten users are no recent readers any more; all others still are, and unknown names change nothing."""
+    now = int(time.time()) + 2_000_000_000  # later than any other test's requests
+    users = [f"{unique}-{number}" for number in range(KEYS_PER_PIPELINE + 2)]
+    subject.add_readers(dict.fromkeys(users, now))
+    subject.lists.forget_readers([f"{unique}-unknown", *users[1:]])
+    subject.lists.forget_readers([])
+    assert list(subject.lists.read_recent_readers(now)) == users[:1]
+    subject.lists.forget_readers(users)
+
+
 def test_a_list_without_a_version_is_rejected(subject: Subject, unique: str) -> None:
     """If any value is not a packed list, nothing of the chunk is written."""
     with pytest.raises(PermanentError, match="version"):
@@ -219,6 +230,7 @@ def test_an_unavailable_server_is_a_transient_error(unique: str) -> None:
         lambda: lists.set_current_generation(unique),
         lambda: lists.find_expiring(unique, ["a"], 60),
         lambda: lists.read_recent_readers(0),
+        lambda: lists.forget_readers(["a"]),
     ):
         with pytest.raises(TransientError, match="Redis"):
             call()

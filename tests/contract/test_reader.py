@@ -219,7 +219,7 @@ class TestOperations:
         readiness = own.client.get("/readyz")
         assert (readiness.status_code, readiness.headers["retry-after"]) == (503, "1")
         assert readiness.json()["checks"]["redis"] == "ok"
-        assert "precompute" in readiness.json()["checks"]["generation"]
+        assert readiness.json() == {"status": "failing", "checks": {"redis": "ok", "generation": "not published"}}
         response = own.get("u")
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert "no recommendations have been published yet" in response.json()["error"]
@@ -304,7 +304,8 @@ class TestRedisUnavailable:
         assert own.client.get("/healthz").status_code == 200
         readiness = own.client.get("/readyz")
         assert (readiness.status_code, readiness.headers["retry-after"]) == (503, "1")
-        assert readiness.json()["checks"]["redis"] != "ok"
+        assert readiness.json()["status"] == "failing"
+        assert readiness.json()["checks"]["redis"] == "unavailable"
         assert own.get_samples()["millrace_reader_breaker_open"] == 1
         assert own.get_samples()['millrace_reader_redis_errors_total{kind="away"}'] >= 1
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from include.bootstrap import SINKS
-from include.domain.batch import BatchRef, StagedBatch, events_table
+from include.domain.batch import BatchMode, BatchRef, StagedBatch, events_table
 from include.domain.event import Event
 from include.domain.generation import Generation
 from include.domain.mark import Mark
@@ -146,6 +146,19 @@ def test_engagement_is_counted_by_hour_item_campaign_and_kind(warehouse: Warehou
     assert len(warehouse.engagement.rank_popular(HOUR, half_life_days=30, limit=1)) == 1
 
 
+def test_very_old_events_count_next_to_nothing(warehouse: WarehouseUnderTest) -> None:
+    """An event of 1900, or of the year 1, is ranked last and does not break the popularity of all other items."""
+    warehouse.ingest(
+        event(message_id="1", item_id="b", occurred_at=-2_208_988_800_000),
+        event(message_id="2", item_id="a", occurred_at=-62_135_596_800_000, kind="view"),
+        event(message_id="3", item_id="new", occurred_at=1_764_000_000_000),
+    )
+    warehouse.recount_touched()
+    popular = warehouse.engagement.rank_popular(1_764_000_000_000, half_life_days=30, limit=10)
+    assert [item for item, _ in popular] == ["new", "b", "a"]
+    assert [score for _, score in popular[1:]] == pytest.approx([0.5**1_000, 0.2 * 0.5**1_000], abs=0)
+
+
 def test_recounting_an_hour_changes_nothing(warehouse: WarehouseUnderTest) -> None:
     """A recount gives the same number of rows and the same popularity every time."""
     warehouse.ingest(event(message_id="1"), event(message_id="2", occurred_at=HOUR))
@@ -200,6 +213,18 @@ def test_users_count_as_changed_once_their_batch_is_committed(warehouse: Warehou
     assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u"]
 
 
+def test_a_commit_also_shows_users_that_an_unfinished_run_brought(warehouse: WarehouseUnderTest) -> None:
+    """If a range run stores an event and dies, the live batch that repeats it shows its user, and only that one."""
+    ranged = warehouse.ledger.claim_range(BatchRef("events", 0, 0, 9, BatchMode.RANGE))
+    warehouse.sink.upsert(batch_of(ranged, event(), event(user_id="later")))
+    warehouse.ingest(event(), event())
+    read = warehouse.activity.read_changed_users()
+    assert [mark.key for mark in read] == ["u"]
+    warehouse.activity.clear_changed_users(read)
+    warehouse.ledger.commit(ranged)
+    assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["later", "u"]
+
+
 def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTest) -> None:
     """It reports the newest event, active users, counts per text, and each item's newest title, not user messages."""
     assert warehouse.activity.find_newest_event_ms() is None
@@ -218,6 +243,15 @@ def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTes
     counts = warehouse.activity.count_texts(["v", "nobody"]).to_pylist()
     assert [(row["user_id"], row["events"]) for row in counts] == [("v", 2)]
     assert warehouse.activity.count_texts([]).num_rows == 0
+
+
+def test_known_users_are_those_with_an_event(warehouse: WarehouseUnderTest) -> None:
+    """Of many users, those with at least one stored event are returned, in the same order and once each."""
+    odd = "\\ \"quoted\" '用户' {a,b}"
+    warehouse.ingest(event(user_id=odd), event(user_id="u", message_id="1"), event(user_id="u", message_id="2"))
+    invented = [f"invented {number}" for number in range(12_000)]
+    assert warehouse.activity.filter_known_users(["u", *invented, odd]) == ["u", odd]
+    assert warehouse.activity.filter_known_users([]) == []
 
 
 def test_the_centre_is_recomputed_at_a_hundred_texts_and_at_each_doubling(warehouse: WarehouseUnderTest) -> None:

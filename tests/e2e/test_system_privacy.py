@@ -69,7 +69,8 @@ def test_a_failed_task_logs_the_cause(refused: str) -> None:
 def test_no_log_has_a_text_or_an_id(system: System, refused: str) -> None:
     """No text and no id of an event is in a file outside the stores: no log of a task, of Airflow or of a server."""
     assert refused
-    assert CANARY in str(system.read_stores().mongo)
+    events = system.mongo[system.settings.mongo.database][system.settings.mongo.collection]
+    wait_for("a marked event in MongoDB", lambda: events.find_one({"text": ODD}))
     config = system.stack.config
     assert list(config.logs.glob("*.log"))
     data = {str(config.home / "data"), str(config.batches)}

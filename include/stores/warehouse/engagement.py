@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from include.domain.mark import Mark
-from include.domain.ranking import DEFAULT_KIND_WEIGHT, KIND_WEIGHTS
+from include.domain.ranking import DEFAULT_KIND_WEIGHT, KIND_WEIGHTS, MAX_HALF_LIVES
 from include.stores.postgres import Database, Transaction
 from include.stores.warehouse.schema import SQL
 
@@ -39,6 +39,7 @@ class WarehouseEngagement:
         parameters = {
             "as_of": _to_datetime(as_of_ms),
             "half_life": half_life_days,
+            "max_half_lives": MAX_HALF_LIVES,
             "default": DEFAULT_KIND_WEIGHT,
             "kinds": list(KIND_WEIGHTS),
             "weights": list(KIND_WEIGHTS.values()),

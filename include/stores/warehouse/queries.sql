@@ -51,6 +51,18 @@ WITH stored AS (
 )
 SELECT count(*) FROM stored
 
+-- name: share_unreleased_users
+-- Another batch may have stored an event of this one first. If its run dies before its commit, this one's must show that
+-- the user changed. A statement of its own: upsert_events may have waited for that run, and cannot see its marks.
+INSERT INTO pipeline.changed_users (batch_id, user_id)
+SELECT DISTINCT %(batch)s, user_id FROM incoming
+WHERE EXISTS (
+    SELECT FROM pipeline.changed_users AS unreleased
+    WHERE unreleased.user_id = incoming.user_id AND unreleased.seq IS NULL AND unreleased.batch_id <> %(batch)s
+)
+ORDER BY 2
+ON CONFLICT (batch_id, user_id) DO UPDATE SET seq = NULL
+
 -- name: create_identities
 CREATE TEMP TABLE identities (
     row integer, user_id text COLLATE "C", message_id text COLLATE "C"
@@ -205,9 +217,9 @@ SELECT hour FROM events WHERE hour >= %(start)s AND hour < %(end)s
 UNION SELECT hour FROM engagement_hourly WHERE hour >= %(start)s AND hour < %(end)s
 
 -- name: popular
--- Sum of events * kind weight * 0.5 ** (age / half-life); a negative age counts as zero.
-SELECT item_id, sum(events * coalesce(weight, %(default)s) * power(0.5::float8, greatest(0,
-           extract(epoch FROM %(as_of)s::timestamptz - hour)::float8) / (%(half_life)s * 86400.0))) AS score
+-- Sum of events * kind weight * 0.5 ** (age / half-life); a negative age counts as zero, and a very high one is bounded.
+SELECT item_id, sum(events * coalesce(weight, %(default)s) * power(0.5::float8, least(%(max_half_lives)s, greatest(0,
+           extract(epoch FROM %(as_of)s::timestamptz - hour)::float8) / (%(half_life)s * 86400.0)))) AS score
 FROM engagement_hourly
 LEFT JOIN unnest(%(kinds)s::text[], %(weights)s::float8[]) AS weights(kind, weight) USING (kind)
 WHERE item_id <> ''
@@ -229,6 +241,13 @@ WHERE users.user_id = done.user_id AND users.seq = done.seq
 
 -- name: active_users
 SELECT DISTINCT user_id FROM events WHERE hour >= %(since)s ORDER BY user_id
+
+-- name: known_users
+-- One look-up per user in the primary key, however many events a user has.
+SELECT requested.user_id
+FROM unnest(%(users)s::text[]) WITH ORDINALITY AS requested(user_id, position)
+CROSS JOIN LATERAL (SELECT FROM events WHERE events.user_id = requested.user_id LIMIT 1) AS stored
+ORDER BY position
 
 -- name: count_user_texts
 SELECT user_id, text_hash, count(*) FROM events

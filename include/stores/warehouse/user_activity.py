@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import batched
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from include.stores.postgres import Database, Transaction
 from include.stores.warehouse.schema import SQL
 
 _CENTRE_SAMPLE = 20_000
+_USERS_PER_QUERY = 5_000
 
 
 class WarehouseUserActivity:
@@ -37,6 +39,12 @@ class WarehouseUserActivity:
     def find_active_users(self, since_ms: int | None) -> Sequence[str]:
         since = datetime.min.replace(tzinfo=UTC) if since_ms is None else datetime.fromtimestamp(since_ms / 1000, UTC)
         return [user for (user,) in self._database.query(SQL["active_users"], {"since": since})]
+
+    def filter_known_users(self, users: Sequence[str]) -> Sequence[str]:
+        known: list[str] = []
+        for chunk in batched(users, _USERS_PER_QUERY):
+            known += [user for (user,) in self._database.query(SQL["known_users"], {"users": list(chunk)})]
+        return known
 
     def count_texts(self, users: Sequence[str]) -> pa.Table:
         rows = self._database.query(SQL["count_user_texts"], {"users": list(users)})

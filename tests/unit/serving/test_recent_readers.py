@@ -9,7 +9,7 @@ import uvloop
 
 from include.serving import recent_readers as module
 from include.serving.metrics import Metrics
-from include.serving.recent_readers import MAX_STORED, RETENTION_S, RecentReaders
+from include.serving.recent_readers import MAX_ID_BYTES, MAX_STORED, RETENTION_S, RecentReaders
 from include.serving.resp import StoreUnavailableError
 from tests.unit.serving.loopback import Command, Handler, connect_to, reply_with, wait_until
 from tests.unit.serving.samples import get_samples
@@ -76,6 +76,16 @@ def test_many_users_are_written_in_several_commands() -> None:
     received = flush(readers)
     assert get_written(received) == users
     assert max(map(len, received)) <= 2_003
+
+
+def test_no_long_id_is_recorded() -> None:
+    """However many invented ids are asked for, each takes a bounded number of bytes here and in Redis."""
+    metrics = Metrics()
+    readers = RecentReaders(metrics)
+    readers.record(b"x" * MAX_ID_BYTES, NOW)
+    readers.record("😀".encode() * MAX_ID_BYTES, NOW)
+    assert get_written(flush(readers)) == {b"x" * MAX_ID_BYTES: NOW}
+    assert get_samples(metrics)["millrace_reader_notes_dropped_total"] == 1
 
 
 def test_the_buffer_is_bounded(small_buffer: int) -> None:
