@@ -101,7 +101,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     assert "another demo is running" in result.stderr
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_demo_can_be_resumed(tmp_path: Path, signum: int) -> None:
     """While it reads its input, or later: one sentence, the exit code 130, and no server is left."""
     events = tmp_path / "events.jsonl"

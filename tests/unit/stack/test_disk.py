@@ -40,7 +40,7 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str], *parts: str) -> 
         assert part in done.stderr
 
 
-@pytest.mark.parametrize("command", [("stack", "up"), ("stack", "env"), ("demo",)])
+@pytest.mark.parametrize("command", [("stack", "up"), ("demo",)])
 @pytest.mark.parametrize("state", ["full", "read-only"])
 def test_starting_on_a_bad_disk(disk: Path, state: str, command: tuple[str, ...]) -> None:
     """The error names the folder and MILLRACE_HOME, and nothing is started."""

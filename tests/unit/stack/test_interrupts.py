@@ -71,10 +71,8 @@ def interrupt_after(process: subprocess.Popen[str], text: str) -> tuple[str, str
     ("package", "module"),
     [
         ("stack", "stack.cli"),
-        ("stack", "include.errors"),
         ("stack", "xmlrpc.client"),
         ("demo", "demo.cli"),
-        ("demo", "httpx"),
         ("demo", "stack.stack"),
     ],
 )

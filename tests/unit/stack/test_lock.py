@@ -64,8 +64,7 @@ class Waiting(list[str]):
             self.interrupted.set()
 
 
-@pytest.mark.parametrize("suspended", [False, True])
-@pytest.mark.parametrize("command", ["down", "reset"])
+@pytest.mark.parametrize(("command", "suspended"), [("down", False), ("down", True), ("reset", False)])
 def test_down_and_reset_interrupt_a_running_up(tmp_path: Path, command: str, suspended: bool) -> None:
     """They ask it to end, wait until it has, and say so; an up that was suspended with Ctrl-Z continues and ends."""
     lines = Waiting(-1)
@@ -77,7 +76,7 @@ def test_down_and_reset_interrupt_a_running_up(tmp_path: Path, command: str, sus
     assert lines == [f"interrupting another up of this home (process {up.pid})"]
 
 
-@pytest.mark.parametrize(("holder", "command"), [("up", "up"), ("down", "down"), ("reset", "down"), ("down", "up")])
+@pytest.mark.parametrize(("holder", "command"), [("up", "up"), ("reset", "down"), ("down", "up")])
 def test_other_commands_are_waited_for(tmp_path: Path, holder: str, command: str) -> None:
     """Nothing but a running up is interrupted; the line says what is waited for, and the wait itself can be ended."""
     lines = Waiting(1)
