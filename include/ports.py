@@ -159,7 +159,7 @@ class UserActivity(Protocol):
         """(user_id, text_hash, events): how many of each user's stored events have each text."""
 
     def read_item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
-        """The text of each item's newest event that has one."""
+        """The text of each item's newest event that has one. A user's message is never the text of an item."""
 
     def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
         """The mean text vector that profiles are centred on. When it is recomputed, every user counts as changed."""

@@ -17,8 +17,8 @@ from scipy import sparse
 NEIGHBOURS = 50
 NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 POPULAR_HALF_LIFE_DAYS = 30.0
-#: An older engagement counts as if it had this age: 2 ** -1000 can be multiplied and summed, but 2 ** -1100 is zero, and
-#: PostgreSQL treats that as an error. A default date of 1900 is 1,500 half-lives old.
+#: An older engagement counts as if it had this age: 2 ** -1000 can be multiplied and summed, but 2 ** -1100 is zero,
+#: and PostgreSQL treats that as an error. A default date of 1900 is 1,500 half-lives old.
 MAX_HALF_LIVES = 1_000
 DAY_MS = 86_400_000
 

@@ -14,13 +14,15 @@ import msgspec
 
 MAX_ITEMS = 60
 VERSION_BYTES = 8
+#: The most characters of an item's text that a list repeats: a text of 5 KB times 60 items would be 300 KB per user.
+MAX_TEXT = 200
 
 type ListSource = Literal["similar_users", "popular"]
 type ItemSource = Literal["similar_users", "popular"]
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, array_like=True):
-    """One item. Scores are only comparable within one list."""
+    """One item. Scores are only comparable within one list. ``text`` is shortened, and never a user's message."""
 
     item_id: str
     score: float
@@ -39,6 +41,11 @@ class RecommendationList(msgspec.Struct, frozen=True, array_like=True):
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(RecommendationList)
+
+
+def shorten_text(text: str) -> str:
+    """``text``, or its beginning with an ellipsis: at most MAX_TEXT characters."""
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1].rstrip() + "…"
 
 
 def pack(recommendations: RecommendationList) -> bytes:

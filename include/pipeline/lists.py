@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from include.domain.ranking import Engagements, RankedItems
-from include.domain.recommendation_list import MAX_ITEMS, RecommendationList, RecommendedItem
+from include.domain.recommendation_list import MAX_ITEMS, RecommendationList, RecommendedItem, shorten_text
 from include.ports import UserActivity
 
 _TTL_JITTER = 0.15
@@ -24,7 +24,7 @@ class ListBuilder:
     def build_popular_list(self) -> RecommendationList:
         """The list for users without one of their own."""
         best = self._popular[:MAX_ITEMS]
-        texts = self._activity.read_item_texts([item for item, _ in best])
+        texts = self._read_texts([item for item, _ in best])
         return self._build([_popular_item(item, score, texts) for item, score in best])
 
     def build_lists(
@@ -33,11 +33,14 @@ class ListBuilder:
         """One list per user, in order: items that similar users chose, then popular ones the user does not have."""
         own_items = _items_by_user(users, engagements)
         ranked_items = {engagements.items[item] for row in ranked for item in row.items}
-        texts = self._activity.read_item_texts(sorted(ranked_items.union(item for item, _ in self._popular)))
+        texts = self._read_texts(sorted(ranked_items.union(item for item, _ in self._popular)))
         return [
             self._build(self._fill_up(_similar_items(row, engagements, texts), own_items.get(user, set()), texts))
             for user, row in zip(users, ranked, strict=True)
         ]
+
+    def _read_texts(self, items: Sequence[str]) -> Mapping[str, str]:
+        return {item: shorten_text(text) for item, text in self._activity.read_item_texts(items).items()}
 
     def _fill_up(self, items: list[RecommendedItem], own: set[str], texts: Mapping[str, str]) -> list[RecommendedItem]:
         excluded = own.union(item.item_id for item in items)

@@ -344,9 +344,9 @@ class MemoryUserActivity:
     def read_item_texts(self, items: Sequence[str]) -> Mapping[str, str]:
         best: dict[str, Row] = {}
         requested = set(items)
-        rows = [row for row in self._tables.events.values() if row["item_id"] in requested and row["text"] is not None]
-        # Titles come before messages that users wrote; then the newest text comes first, then the lowest id.
-        for row in sorted(rows, key=lambda row: (row["kind"] == "message", -row["occurred_at"], row["event_id"])):
+        rows = (row for row in self._tables.events.values() if row["item_id"] in requested and row["text"] is not None)
+        titles = [row for row in rows if row["kind"] != "message"]
+        for row in sorted(titles, key=lambda row: (-row["occurred_at"], row["event_id"])):
             best.setdefault(row["item_id"], row)
         return {item: row["text"] for item, row in best.items()}
 

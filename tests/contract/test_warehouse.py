@@ -235,11 +235,12 @@ def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTes
         event(message_id="4", item_id="y", text=None),
         event(message_id="5", user_id="v", item_id=None, text="new title", occurred_at=9 * HOUR),
         event(message_id="6", user_id="v", item_id=None, text="new title", occurred_at=9 * HOUR + 1),
+        event(message_id="7", item_id="only messages", text="between us", kind="message"),
     )
     assert warehouse.activity.find_newest_event_ms() == 9 * HOUR + 1
     assert warehouse.activity.find_active_users(None) == ["u", "v"]
     assert warehouse.activity.find_active_users(9 * HOUR) == ["v"]
-    assert warehouse.activity.read_item_texts(["x", "y", "unknown"]) == {"x": "new title"}
+    assert warehouse.activity.read_item_texts(["x", "y", "only messages", "unknown"]) == {"x": "new title"}
     counts = warehouse.activity.count_texts(["v", "nobody"]).to_pylist()
     assert [(row["user_id"], row["events"]) for row in counts] == [("v", 2)]
     assert warehouse.activity.count_texts([]).num_rows == 0

@@ -255,13 +255,15 @@ WHERE user_id = ANY(%(users)s) AND text_hash IS NOT NULL
 GROUP BY user_id, text_hash ORDER BY user_id, text_hash
 
 -- name: item_texts
+-- Messages come last in the index: an item whose first row is one has no title.
 SELECT items.item_id, newest.text
 FROM unnest(%(items)s::text[]) AS items(item_id)
 CROSS JOIN LATERAL (
-    SELECT text FROM events
+    SELECT text, kind FROM events
     WHERE events.item_id = items.item_id AND events.item_id IS NOT NULL AND text IS NOT NULL
     ORDER BY events.item_id, (kind = 'message'), occurred_at DESC, event_id LIMIT 1
 ) AS newest
+WHERE newest.kind <> 'message'
 
 -- name: centre
 SELECT texts, centre FROM pipeline.text_centres WHERE generation = %(generation)s

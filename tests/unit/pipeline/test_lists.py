@@ -81,6 +81,23 @@ def test_an_item_has_text_reason_and_rounded_score() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x" * 200, "x" * 200),
+        ("x" * 201, "x" * 199 + "…"),
+        ("茶" * 5_000, "茶" * 199 + "…"),
+        ("x" * 190 + " " * 20 + "y", "x" * 190 + "…"),
+    ],
+)
+def test_a_long_text_is_cut(text: str, shown: str) -> None:
+    """A list repeats at most 200 characters of an item's text, in full or with an ellipsis."""
+    engagements = build_engagements({"u": []}, ["a"])
+    builder = ListBuilder(user_activity({"a": text, "p": text}), [("p", 1.0)], 5)
+    [result] = builder.build_lists(["u"], [build_ranked(engagements, ("a", 0.5, 1))], engagements)
+    assert [item.text for item in [*result.items, *builder.build_popular_list().items]] == [shown] * 3
+
+
 def test_each_user_gets_a_separate_list() -> None:
     """Lists are in the order of the users, and items that one user has are still recommended to others."""
     engagements = build_engagements({"u": ["a"], "v": ["b"]})
