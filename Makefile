@@ -94,6 +94,10 @@ unit: setup ## Run the tests that need no server
 test: setup check ## Run every check and every test
 	@$(PYTHON) -m pytest
 
+.PHONY: histories
+histories: setup ## Check 100,000 random histories of a shard in memory (COUNT=n, SEED=n)
+	@$(PYTHON) -m scripts.histories $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: new-sink
 new-sink: setup ## Write a new sink and its test from a template (NAME=search)
 	@if [ -z "$(NAME)" ]; then echo "error: name the sink: make new-sink NAME=search" >&2; exit 2; fi

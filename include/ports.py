@@ -78,8 +78,16 @@ class Sink(Protocol):
 
 
 class StoredVersions(Protocol):
+    """The contents in the warehouse, which stores every event."""
+
     def compare(self, events: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """``outdated`` and ``revises`` of each event, as in ``domain.precedence.compare_versions``."""
+
+    def read(self, events: pa.Table) -> pa.Table:
+        """The stored contents of these events' identities, in EVENT_SCHEMA and in the same order.
+
+        ``offset``, ``published_at`` and ``replaces`` are those of ``events``. Unknown identities are left out.
+        """
 
 
 class Ledger(Protocol):

@@ -33,7 +33,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("text_hash", pa.string()),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("published_at", pa.int64(), nullable=False),
-        #: Whether a store may have an older revision of this identity that has to be removed.
+        #: Whether a store may have a losing revision of this identity, which has to be removed.
         pa.field("replaces", pa.bool_(), nullable=False),
     ]
 )
@@ -117,7 +117,7 @@ class StageCounts(msgspec.Struct, frozen=True):
 
     delivered: int = 0
     valid: int = 0
-    #: Valid events superseded by another event of the batch, or by a newer revision that is already stored.
+    #: Valid events superseded by another event of the batch, or by a stored revision, which takes their place.
     dropped: int = 0
     dead_letters: dict[str, int] = {}
     warnings: list[str] = []

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from include.domain.batch import EVENT_SCHEMA, BatchMode, BatchRef, DeadLetter, Record, StageCounts, events_table
+from include.domain.batch import BatchMode, BatchRef, DeadLetter, Record, StageCounts, events_table
 from include.domain.event import Event, InvalidEventError, decode
-from include.domain.precedence import select_winners
+from include.domain.precedence import mark_replacing, select_winners
 from include.errors import ConfigurationError, OffsetsGoneError, RejectShareError
 from include.pipeline.files import events_file
 from include.ports import BatchStore, DeadLetters, Ledger, Source, StoredVersions, Validator
@@ -153,7 +153,7 @@ def _shorten(ref: BatchRef, end: int, max_bytes: int, ledger: Ledger) -> BatchRe
 def _stage_again(ref: BatchRef, epoch: int, counts: StageCounts, ports: StagePorts) -> StageCounts:
     """Stage the file of an earlier run, because the topic no longer has the messages."""
     events = ports.files.read(events_file(msgspec.structs.replace(ref, epoch=epoch)))
-    ports.files.write(events_file(ref), _resolve_stored(events, ports.stored_versions))
+    ports.files.write(events_file(ref), _resolve_stored(events, ports.stored_versions)[0])
     ports.ledger.record_staged(ref, counts)
     return counts
 
@@ -166,11 +166,11 @@ def _stage_records(
     rejected = [DeadLetter(ref.topic, read.decoded[row][0], reason) for row, reason in verdict.rejected.items()]
     letters = sorted([*read.letters, *rejected], key=lambda letter: letter.record.offset)
     valid = _drop_rows(events, verdict.rejected.keys())
-    staged = _resolve_stored(select_winners(valid), ports.stored_versions)
+    staged, outdated = _resolve_stored(select_winners(valid), ports.stored_versions)
     counts = StageCounts(
         delivered=len(read.decoded) + len(read.letters),
         valid=valid.num_rows,
-        dropped=valid.num_rows - staged.num_rows,
+        dropped=valid.num_rows - staged.num_rows + outdated,
         dead_letters=dict(sorted(Counter(letter.reason.value for letter in letters).items())),
         warnings=list(verdict.warnings),
     )
@@ -223,13 +223,16 @@ def _drop_rows(events: pa.Table, rows: Iterable[int]) -> pa.Table:
     return events.filter(pa.array(keep))
 
 
-def _resolve_stored(events: pa.Table, stored_versions: StoredVersions) -> pa.Table:
-    """Drop events that a newer stored revision supersedes, and mark those that may have an older one to remove.
+def _resolve_stored(events: pa.Table, stored_versions: StoredVersions) -> tuple[pa.Table, int]:
+    """Mark events of which a store may have another revision, and replace outdated ones by the stored revision.
 
-    A store that does not store the newer revision (because it has no text or item) cannot detect this itself. An event
-    equal to the stored one stays in the batch: the warehouse may be the only store that has it.
+    A store that does not store the winning revision (because it has no text or item) cannot detect this itself, and may
+    have got the losing one from a run that died. An event equal to the stored one stays in the batch: the warehouse may
+    be the only store that has it. Returns the rows, and how many of them were outdated.
     """
     outdated, revises = stored_versions.compare(events)
-    column = EVENT_SCHEMA.get_field_index("replaces")
-    marked = events.set_column(column, EVENT_SCHEMA.field("replaces"), pa.array(revises))
-    return marked.filter(pa.array(~outdated))
+    marked = mark_replacing(events, revises)
+    if not outdated.any():
+        return marked, 0
+    stored = stored_versions.read(marked.filter(pa.array(outdated)))
+    return pa.concat_tables([marked.filter(pa.array(~outdated)), stored]), stored.num_rows

@@ -41,7 +41,7 @@ class MilvusSink:
     and an index build.
 
     No other process may write the same identity between the read and the write; one active run per shard ensures that.
-    When a newer revision has no text, the vector of the older one is deleted; ``replaces`` says that there may be one.
+    When the winner has no text, the vector of a losing revision is deleted; ``replaces`` says that there may be one.
     """
 
     name = "milvus"

@@ -22,6 +22,7 @@ _COLUMNS = [
     "version",
     "digest",
     "extra",
+    "replaces",
 ]
 
 

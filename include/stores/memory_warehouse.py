@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from include.domain.batch import BatchMode, BatchRef, StageCounts, StagedBatch, next_batch
+from include.domain.batch import EVENT_SCHEMA, BatchMode, BatchRef, StageCounts, StagedBatch, next_batch
 from include.domain.centre import should_recompute_centre
 from include.domain.generation import Generation
 from include.domain.mark import Mark
@@ -73,13 +73,17 @@ class MemoryTables:
                 self.changed_users[batch, user] = next(self.marks)
 
     def store(self, rows: Sequence[Row], batch_id: str) -> None:
-        """Store new and newer revisions, and mark the hours and users that they change."""
+        """Store new and newer revisions, and mark the hours and users that they change.
+
+        A stored row that has met another content is marked ``revised``, whichever of them wins.
+        """
         for row in rows:
             identity = row["user_id"], row["message_id"]
             old = self.events.get(identity)
             if old is not None and precedence_of(row) <= precedence_of(old):
+                old["revised"] |= row["replaces"] or precedence_of(row) < precedence_of(old)
                 continue
-            self.events[identity] = {**row, "revised": old is not None}
+            self.events[identity] = {**row, "revised": row["replaces"] or old is not None}
             for content in (row, old):
                 if content is not None:
                     self.touched_hours[hour_of(content["occurred_at"])] = next(self.marks)
@@ -203,12 +207,20 @@ class MemoryStoredVersions:
     def compare(self, events: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         return compare_versions(events, self._find(events))
 
+    def read(self, events: pa.Table) -> pa.Table:
+        origins = events.select(["offset", "published_at", "replaces"]).to_pylist()
+        rows = [{**stored, **origins[index]} for index, stored in self._find_rows(events)]
+        return pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
+
     def _find(self, events: pa.Table) -> Iterator[StoredVersion]:
+        for index, stored in self._find_rows(events):
+            yield StoredVersion(index, precedence_of(stored), stored["revised"])
+
+    def _find_rows(self, events: pa.Table) -> Iterator[tuple[int, Row]]:
         identities = zip(events["user_id"].to_pylist(), events["message_id"].to_pylist(), strict=True)
         for index, identity in enumerate(identities):
-            stored = self._tables.events.get(identity)
-            if stored is not None:
-                yield StoredVersion(index, precedence_of(stored), stored["revised"])
+            if identity in self._tables.events:
+                yield index, self._tables.events[identity]
 
 
 class MemoryTextVectors:

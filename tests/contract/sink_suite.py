@@ -81,7 +81,7 @@ class SinkSuite:
     def test_a_repeated_batch_changes_nothing(self, subject: Subject) -> None:
         """A task that runs again finds its own rows and leaves them alone."""
         events = [subject.event(f"m{n}", user=f"u{n % 3}", version=n % 2) for n in range(20)]
-        assert subject.upsert(*events) == subject.upsert(*events) == 20
+        assert subject.upsert(*events) == subject.upsert(*events) == subject.upsert(*events, replaces=True) == 20
         assert subject.probe.read() == subject.expected(events)
 
     def test_batches_may_overlap(self, subject: Subject) -> None:
@@ -120,6 +120,16 @@ class SinkSuite:
         subject.upsert(contents[0], subject.event("neighbour"))
         subject.upsert(contents[1], replaces=True)
         assert subject.probe.read() == subject.expected([*contents, subject.event("neighbour")])
+
+    def test_a_replayed_winner_removes_what_a_late_run_left(self, subject: Subject) -> None:
+        """A run that wakes up late may store a losing content; the winner, staged again, replaces or removes it."""
+        winners = [subject.event("m1", text=None, version=1), subject.event("m2", item_id=None, version=1)]
+        losers = [subject.event("m1"), subject.event("m2")]
+        subject.upsert(*winners)
+        subject.upsert(*losers)
+        for _ in range(2):
+            subject.upsert(*winners, replaces=True)
+        assert subject.probe.read() == subject.expected(winners)
 
     def test_an_older_revision_removes_nothing(self, subject: Subject) -> None:
         """A correction that is itself outdated leaves the newer revision alone."""

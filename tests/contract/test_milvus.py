@@ -7,16 +7,19 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from include.bootstrap import SINKS
 from include.settings import MilvusSettings
 from include.sinks.milvus import MilvusSink
-from include.stores.milvus import MilvusProfiles
+from include.stores.milvus import STRONG, MilvusProfiles
 from stack import records
-from tests.contract.batches import GENERATION, SHARDS, vector_of
+from tests.contract.batches import GENERATION, SHARDS, batch_of, vector_of
 from tests.contract.conftest import Servers
+from tests.contract.events import event
 from tests.contract.probes import MilvusProbe
 from tests.contract.sink_suite import ServerSinkSuite, Subject
 
@@ -39,6 +42,20 @@ class TestMilvusSink(ServerSinkSuite):
 
     def open_unavailable(self) -> MilvusSink:
         return MilvusSink(MilvusSettings("http://127.0.0.1:1"), GENERATION, SHARDS)
+
+
+def test_an_equal_event_is_not_written_again(shared_milvus_settings: MilvusSettings, unique: str) -> None:
+    """A replay leaves the row alone: writing it would cost a delete, an insert and an index build."""
+    stored = event(user_id=unique, text="a text")
+    batch = batch_of([stored])
+    replayed = batch_of([stored], replaces=True)
+    with closing(MilvusSink(shared_milvus_settings, GENERATION, SHARDS)) as sink:
+        sink.upsert(batch)
+        sink.upsert(replace(replayed, vectors=-replayed.vectors))
+        (row,) = sink._client.query(
+            sink._vectors.name, ids=[stored.event_id], output_fields=["vector"], consistency_level=STRONG, timeout=30
+        )
+    assert np.allclose(row["vector"], batch.vectors[0])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from include.domain.batch import BatchMode, BatchRef, StagedBatch, events_table
 from include.domain.event import Event
 from include.domain.generation import Generation
 from include.domain.mark import Mark
+from include.domain.precedence import mark_replacing
 from include.ports import Engagement, Ledger, Sink, StoredVersions, TextVectors, UserActivity
 from include.settings import WarehouseSettings
 from include.sinks.warehouse import WarehouseSink
@@ -70,8 +71,9 @@ class WarehouseUnderTest:
         return [mark.key for mark in marks]
 
 
-def batch_of(ref: BatchRef, *events: Event) -> StagedBatch:
-    return StagedBatch(ref, events_table((record(offset), event) for offset, event in enumerate(events)))
+def batch_of(ref: BatchRef, *events: Event, replaces: bool = False) -> StagedBatch:
+    table = events_table((record(offset), event) for offset, event in enumerate(events))
+    return StagedBatch(ref, mark_replacing(table, np.full(len(events), replaces)))
 
 
 @pytest.fixture(params=["memory", pytest.param("server", marks=pytest.mark.servers("postgres"))])
@@ -100,6 +102,51 @@ class TestWarehouseSink(ServerSinkSuite):
 
     def open_unavailable(self) -> WarehouseSink:
         return WarehouseSink(WarehouseSettings("postgresql://127.0.0.1:1/warehouse"))
+
+
+def test_stored_contents_are_read_as_they_were_staged(warehouse: WarehouseUnderTest) -> None:
+    """Every column that a sink needs comes back unchanged, with the origin of the message that it supersedes."""
+    extra = '{"b":1e22,"a":-0.0,"ab":[1.50]}'
+    stored = event(version=2, text="a text", campaign_id="c", value=0.1, extra=extra, occurred_at=-62135596799999)
+    bare = event(message_id="bare", kind="view", occurred_at=253402300799999)
+    warehouse.ingest(stored, bare)
+    asked = events_table([(record(7), event(message_id="new")), (record(8), bare), (record(9), event(version=1))])
+    expected = events_table([(record(8), bare), (record(9), stored)])
+    assert warehouse.stored_versions.read(asked).equals(expected)
+    assert warehouse.stored_versions.read(asked.slice(0, 1)).equals(expected.slice(0, 0))
+
+
+def _is_revised(warehouse: WarehouseUnderTest, content: Event) -> bool:
+    return bool(warehouse.stored_versions.compare(events_table([(record(0), content)]))[1][0])
+
+
+def test_a_losing_content_marks_its_row_and_nothing_else(warehouse: WarehouseUnderTest) -> None:
+    """A store may have it, so a replay must look for it; the event itself, its hour and its user did not change."""
+    stored = event(version=2)
+    warehouse.ingest(stored, event(message_id="other"))
+    warehouse.recount_touched()
+    warehouse.activity.clear_changed_users(warehouse.activity.read_changed_users())
+    warehouse.ingest(event(version=1, occurred_at=HOUR, item_id="j"), start=1)
+    assert _is_revised(warehouse, stored)
+    assert not _is_revised(warehouse, event(message_id="other"))
+    table = events_table([(record(0), stored)])
+    assert warehouse.stored_versions.read(table).equals(table)
+    assert warehouse.engagement.read_touched_hours() == []
+    assert warehouse.activity.read_changed_users() == []
+
+
+def test_a_row_that_replaces_another_content_is_marked(warehouse: WarehouseUnderTest) -> None:
+    """Whether it is new or stored already: staging has seen a losing content in the same batch."""
+    stored, new = event(), event(message_id="new")
+    warehouse.ingest(stored)
+    warehouse.recount_touched()
+    ref = warehouse.ledger.claim_range(BatchRef("events", 0, 1, 3))
+    warehouse.sink.upsert(batch_of(ref, stored, new))
+    assert not _is_revised(warehouse, stored)
+    warehouse.sink.upsert(batch_of(ref, stored, new, replaces=True))
+    assert _is_revised(warehouse, stored)
+    assert _is_revised(warehouse, new)
+    assert len(warehouse.recount_touched()) == 1
 
 
 def test_stored_versions_are_compared_with_a_batch(warehouse: WarehouseUnderTest) -> None:

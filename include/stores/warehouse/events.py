@@ -1,19 +1,26 @@
-"""The events of the warehouse: stored versions, and the vectors of their texts."""
+"""The events of the warehouse: stored contents, and the vectors of their texts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from include.domain.batch import EVENT_SCHEMA
 from include.domain.generation import Generation
 from include.domain.precedence import Precedence, StoredVersion, compare_versions
 from include.stores.postgres import Database
 from include.stores.warehouse.schema import SQL
 
 _CHUNK = 5_000
+#: The columns of the statement ``stored_contents``.
+_CONTENT = (
+    "row", "event_id", "user_id", "message_id", "kind", "occurred_at", "text", "item_id", "campaign_id", "value",
+    "version", "digest", "extra", "text_hash",
+)  # fmt: skip
 
 
 class WarehouseStoredVersions:
@@ -23,14 +30,22 @@ class WarehouseStoredVersions:
         self._database = database
 
     def compare(self, events: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        rows = self._query(SQL["stored_versions"], events)
+        stored = (StoredVersion(row, Precedence(version, digest), revised) for row, version, digest, revised in rows)
+        return compare_versions(events, stored)
+
+    def read(self, events: pa.Table) -> pa.Table:
+        origins = events.select(["offset", "published_at", "replaces"]).to_pylist()
+        rows = (dict(zip(_CONTENT, row, strict=True)) for row in self._query(SQL["stored_contents"], events))
+        return pa.Table.from_pylist([{**row, **origins[row["row"]]} for row in rows], schema=EVENT_SCHEMA)
+
+    def _query(self, statement: str, events: pa.Table) -> list[tuple[Any, ...]]:
         identities = events.select(["user_id", "message_id"])
         identities = identities.append_column("row", pa.array(np.arange(events.num_rows, dtype=np.int32)))
         with self._database.transaction() as transaction:
             transaction.execute(SQL["create_identities"])
             transaction.copy("identities", identities)
-            rows = transaction.query(SQL["stored_versions"])
-        stored = (StoredVersion(row, Precedence(version, digest), revised) for row, version, digest, revised in rows)
-        return compare_versions(events, stored)
+            return transaction.query(statement)
 
 
 class WarehouseTextVectors:

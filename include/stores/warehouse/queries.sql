@@ -18,26 +18,33 @@ INSERT INTO pipeline.schema_version (version) VALUES (%(version)s)
 CREATE TEMP TABLE incoming (
     user_id text COLLATE "C", message_id text COLLATE "C", event_id text, kind text, occurred_at timestamptz,
     text text, text_hash text, item_id text, campaign_id text, value double precision, version bigint,
-    digest text COLLATE "C", extra jsonb
+    digest text COLLATE "C", extra json, replaces boolean
 ) ON COMMIT DROP
 
 -- name: upsert_events
 -- Store new and newer revisions (the higher (version, digest) wins: include/domain/precedence.py), and mark the hours
--- and users that they change: both hours of a corrected event.
-WITH stored AS (
+-- and users that they change: both hours of a corrected event. A row that has met another content, whichever of them
+-- wins, is marked as revised: a store may have the losing one, and a replay removes it only from revised events.
+WITH upserted AS (
     INSERT INTO events AS existing (user_id, message_id, event_id, kind, occurred_at, hour, text, text_hash,
-                                    item_id, campaign_id, value, version, digest, extra, first_batch)
+                                    item_id, campaign_id, value, version, digest, extra, first_batch, revised)
     SELECT user_id, message_id, event_id, kind, occurred_at, date_trunc('hour', occurred_at, 'UTC'), text, text_hash,
-           item_id, campaign_id, value, version, digest, extra, %(batch)s
+           item_id, campaign_id, value, version, digest, extra, %(batch)s, replaces
     FROM incoming
     ORDER BY user_id, message_id
     ON CONFLICT (user_id, message_id) DO UPDATE SET
-        kind = excluded.kind, occurred_at = excluded.occurred_at, hour = excluded.hour, text = excluded.text,
-        text_hash = excluded.text_hash, item_id = excluded.item_id, campaign_id = excluded.campaign_id,
-        value = excluded.value, version = excluded.version, digest = excluded.digest, extra = excluded.extra,
-        revised = true
+        (kind, occurred_at, hour, text, text_hash, item_id, campaign_id, value, version, digest, extra, revised) = (
+            SELECT kind, occurred_at, hour, text, text_hash, item_id, campaign_id, value, version, digest, extra, true
+            FROM (SELECT (CASE WHEN (excluded.version, excluded.digest) > (existing.version, existing.digest)
+                               THEN excluded ELSE existing END).*) AS winner
+        )
     WHERE (excluded.version, excluded.digest) > (existing.version, existing.digest)
-    RETURNING old.hour AS old_hour, new.hour AS new_hour, new.user_id AS user_id
+       OR (NOT existing.revised
+           AND (excluded.revised OR (excluded.version, excluded.digest) < (existing.version, existing.digest)))
+    RETURNING old.hour AS old_hour, new.hour AS new_hour, new.user_id AS user_id,
+              (old.version, old.digest) IS DISTINCT FROM (new.version, new.digest) AS is_stored
+), stored AS (
+    SELECT old_hour, new_hour, user_id FROM upserted WHERE is_stored
 ), hours AS (
     SELECT new_hour AS hour FROM stored UNION SELECT old_hour FROM stored WHERE old_hour IS NOT NULL
 ), touched AS (
@@ -72,6 +79,13 @@ CREATE TEMP TABLE identities (
 -- What is stored for each identity of a batch.
 SELECT identities.row, stored.version, stored.digest, stored.revised
 FROM identities JOIN events AS stored USING (user_id, message_id)
+
+-- name: stored_contents
+-- The times are ms since 1970.
+SELECT row, event_id, user_id, message_id, kind, (extract(epoch FROM occurred_at) * 1000)::bigint, text, item_id,
+       campaign_id, value, version, digest, extra::text, text_hash
+FROM identities JOIN events AS stored USING (user_id, message_id)
+ORDER BY row
 
 -- name: topic_id
 INSERT INTO pipeline.topics AS known (topic, topic_id) VALUES (%(topic)s, %(topic_id)s)
