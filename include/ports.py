@@ -177,6 +177,9 @@ class Profiles(Protocol):
     """Profile vectors by user, searched by cosine."""
 
     def put(self, users: Sequence[str], vectors: np.ndarray) -> None: ...
+    def delete(self, users: Sequence[str]) -> None:
+        """Delete the vectors of these users; a user without one changes nothing."""
+
     def get(self, users: Sequence[str]) -> Mapping[str, np.ndarray]: ...
     def search(self, vectors: np.ndarray, limit: int) -> Sequence[Sequence[tuple[str, float]]]:
         """For each vector the ``limit`` nearest users with their similarity, best first."""

@@ -7,7 +7,7 @@ The profiles of every chunk are stored before the first list is built, so that a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -97,19 +97,26 @@ def _expiring_users(now_ms: int, as_of: int, settings: PipelineSettings, ports: 
 def build_profiles(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
     """Rebuild the profiles of a chunk's changed users from all of their stored events.
 
-    Returns the number of users who have a profile.
+    Deletes the profile of a user without any text. Returns the number of users who have a profile.
     """
     table = ports.files.read(f"{run_folder(ref.run)}users-{chunk:05d}.arrow")
     changed = table.filter(table["changed"])["user_id"].to_pylist()
     means = mean_vectors(ports.activity.count_texts(changed), ports)
     centre = ports.activity.refresh_text_centre(ports.generation)
+    profiles = _centre_profiles(means, centre)
+    if profiles:
+        ports.profiles.put(list(profiles), np.stack(list(profiles.values())))
+    # Read first: most of these users never had a profile, and to Milvus every deletion is a write.
+    ports.profiles.delete(list(ports.profiles.get([user for user in changed if user not in profiles])))
+    return len(profiles)
+
+
+def _centre_profiles(means: Mapping[str, np.ndarray], centre: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The profile of each user, without those whose mean is the centre itself."""
     if not means:
-        return 0
+        return {}
     vectors = ranking.subtract_centre(np.asarray(list(means.values())), centre)
-    has_direction = vectors.any(axis=1)
-    users = [user for user, is_usable in zip(means, has_direction, strict=True) if is_usable]
-    ports.profiles.put(users, vectors[has_direction])
-    return len(users)
+    return {user: vector for user, vector in zip(means, vectors, strict=True) if vector.any()}
 
 
 def mean_vectors(counts: pa.Table, ports: PrecomputePorts) -> dict[str, np.ndarray]:

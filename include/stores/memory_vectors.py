@@ -17,6 +17,11 @@ class MemoryProfiles:
         """Store one vector per user, the last one if a user occurs twice."""
         self._vectors.update(zip(users, np.array(vectors, dtype=np.float32), strict=True))
 
+    def delete(self, users: Sequence[str]) -> None:
+        """Delete the vectors of these users; a user without one changes nothing."""
+        for user in users:
+            self._vectors.pop(user, None)
+
     def get(self, users: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The vectors of the users who have one."""
         return {user: self._vectors[user] for user in users if user in self._vectors}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import batched
 from typing import Any
 
 import grpc
@@ -202,6 +203,13 @@ class MilvusProfiles:
         by_user = dict(zip(users, np.asarray(vectors, dtype=np.float32), strict=True))
         with translate_errors():
             self._vectors.upsert(self._client, [{"id": user, "vector": vector} for user, vector in by_user.items()])
+
+    def delete(self, users: Sequence[str]) -> None:
+        """Delete the vectors of these users; a user without one changes nothing."""
+        self._ensure_prepared()
+        for chunk in batched(users, _USERS_PER_QUERY):
+            with translate_errors():
+                self._client.delete(self._vectors.name, filter=any_of("id", chunk), timeout=TIMEOUT_S)
 
     def get(self, users: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The vectors of the users who have one."""

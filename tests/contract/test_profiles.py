@@ -86,6 +86,19 @@ def test_there_may_be_fewer_users_than_the_limit(profiles: Profiles) -> None:
     assert profiles.get([]) == {}
 
 
+def test_a_deleted_profile_is_nobodys_neighbour(profiles: Profiles) -> None:
+    """A deleted profile is neither read nor found, other users keep theirs, and deleting it again changes nothing."""
+    users = [*ODD_IDS, "stays"]
+    profiles.put(users, _vectors(*users))
+    for _ in range(2):
+        profiles.delete([*ODD_IDS, "never stored"])
+        assert profiles.get(users).keys() == {"stays"}
+        assert [user for user, _ in profiles.search(_vectors(ODD_IDS[0]), 5)[0]] == ["stays"]
+    profiles.delete([])
+    profiles.put(ODD_IDS[:1], _vectors("again"))
+    np.testing.assert_array_equal(profiles.get(ODD_IDS)[ODD_IDS[0]], vector_of("again"))
+
+
 def test_user_ids_are_returned_unchanged(profiles: Profiles) -> None:
     """Operators, quotes and escapes in a user's id are plain text."""
     profiles.put(ODD_IDS, _vectors(*ODD_IDS))

@@ -82,6 +82,6 @@ class Pipeline:
         return [item.item_id for item in unpack(packed).items]
 
 
-def purchase(user: str, item: str, text: str, days_ago: float = 1, **changes: object) -> Event:
+def purchase(user: str, item: str, text: str | None, days_ago: float = 1, **changes: object) -> Event:
     time = NOW - round(days_ago * DAY)
     return event(user_id=user, message_id=f"{item} {days_ago}", item_id=item, text=text, occurred_at=time, **changes)

@@ -63,6 +63,25 @@ def test_a_user_without_text_gets_popular_items(pipeline: Pipeline) -> None:
     assert recommendations.items
 
 
+def test_a_user_whose_texts_are_gone_is_nobodys_neighbour(pipeline: Pipeline) -> None:
+    """When every text of a user is corrected away, the profile is deleted, and others get nothing from this user."""
+    pipeline.store(purchase("a", "x", "tea"), purchase("a", "y", "tea"), purchase("b", "x", "tea"))
+    pipeline.run()
+    recommendations = pipeline.list_of("b")
+    assert recommendations is not None
+    assert recommendations.source == "similar_users"
+    # The texts stay in other events, so that their vectors are still there.
+    pipeline.store(*(purchase("a", item, None, version=1) for item in ("x", "y")))
+    pipeline.now += 60_000
+    pipeline.run()
+    assert pipeline.ports.profiles.get(["a", "b"]).keys() == {"b"}
+    pipeline.store(purchase("b", "z", "tea"))
+    pipeline.run()
+    recommendations = pipeline.list_of("b")
+    assert recommendations is not None
+    assert recommendations.source == "popular"
+
+
 def test_popularity_has_a_half_life(pipeline: Pipeline) -> None:
     """Two old purchases count less than a recent one."""
     pipeline.store(purchase("a", "old", "x", 90), purchase("b", "old", "x", 90.1), purchase("c", "new", "y", 1))
