@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import batched
+
 from include.ports import Engagement
+
+#: A backlog may touch years of hours: recounted in one statement, they could exceed its timeout, in every run again.
+HOURS_PER_SLICE = 50
 
 
 def aggregate(engagement: Engagement, interval_ms: tuple[int, int] | None) -> dict[str, int]:
@@ -11,10 +16,12 @@ def aggregate(engagement: Engagement, interval_ms: tuple[int, int] | None) -> di
 
 
 def aggregate_touched(engagement: Engagement) -> dict[str, int]:
-    """Recount every touched hour as one set. An hour that is touched again in the meantime stays touched."""
+    """Recount every touched hour, in slices. An hour that is touched again in the meantime stays touched."""
     marks = engagement.read_touched_hours()
-    rows = engagement.recount([mark.key for mark in marks])
-    engagement.clear_hours(marks)
+    rows = 0
+    for hours in batched(marks, HOURS_PER_SLICE):
+        rows += engagement.recount([mark.key for mark in hours])
+        engagement.clear_hours(hours)
     return {"hours": len(marks), "rows": rows}
 
 

@@ -7,10 +7,11 @@ The profiles of every chunk are stored before the first list is built, so that a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import groupby
+from itertools import batched, groupby
 from operator import itemgetter
 
 import msgspec
@@ -31,6 +32,8 @@ from include.settings import PipelineSettings
 REFRESH_BEFORE = timedelta(minutes=7)
 #: A user whose list was requested within this time counts as active.
 READER_WINDOW = timedelta(minutes=30)
+#: Airflow maps a task over at most 1,024 chunks (``max_map_length``). With more users, the chunks get larger.
+MAX_CHUNKS = 1_000
 #: Only the latest items of a user count, at most this many.
 ITEMS_PER_USER = 2_000
 #: Popular items to choose from: enough that a user who has the most popular ones still gets a full list.
@@ -75,7 +78,7 @@ def select_users(run_id: str, now_ms: int, settings: PipelineSettings, ports: Pr
     ports.files.write(folder + "marks.arrow", _marks_table(marks))
     popular = ports.engagement.rank_popular(as_of, ranking.POPULAR_HALF_LIFE_DAYS, POPULAR_ITEMS)
     ports.files.write(folder + "popular.arrow", _popular_table(popular))
-    chunks = [users[at : at + settings.users_per_chunk] for at in range(0, len(users), settings.users_per_chunk)]
+    chunks = list(batched(users, max(settings.users_per_chunk, math.ceil(len(users) / MAX_CHUNKS))))
     for index, chunk in enumerate(chunks):
         table = pa.table({"user_id": chunk, "changed": [user in changed for user in chunk]})
         ports.files.write(f"{folder}users-{index:05d}.arrow", table)

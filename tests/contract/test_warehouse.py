@@ -20,6 +20,7 @@ from include.ports import Engagement, Ledger, Sink, StoredVersions, TextVectors,
 from include.settings import WarehouseSettings
 from include.sinks.warehouse import WarehouseSink
 from include.stores.memory_warehouse import MemoryWarehouse, MemoryWarehouseSink
+from include.stores.warehouse import user_activity
 from include.stores.warehouse.warehouse import Warehouse
 from tests.contract.events import event, record
 from tests.contract.probes import WarehouseProbe
@@ -322,6 +323,24 @@ def test_the_centre_is_recomputed_at_a_hundred_texts_and_at_each_doubling(wareho
     assert warehouse.activity.read_changed_users() == []
     put(range(199, 200))
     assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u"]
+
+
+def test_a_new_centre_marks_every_user_in_slices(
+    warehouse: WarehouseUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many users there are, each is marked once, and clearing their marks in slices leaves none."""
+    monkeypatch.setattr(user_activity, "USERS_PER_SLICE", 2)
+    users = ["a", "b", "ü", "x" * 128, "用户"]
+    warehouse.ingest(*(event(user_id=user, message_id=number) for user in users for number in ("1", "2")))
+    warehouse.activity.clear_changed_users(warehouse.activity.read_changed_users())
+    assert warehouse.activity.read_changed_users() == []
+    vectors = np.ones((100, 2), dtype=np.float32)
+    warehouse.text_vectors.put(GENERATION, [f"{number:03d}" for number in range(100)], vectors)
+    warehouse.activity.refresh_text_centre(GENERATION)
+    marks = warehouse.activity.read_changed_users()
+    assert sorted(mark.key for mark in marks) == sorted(users)
+    warehouse.activity.clear_changed_users(marks[1:])
+    assert warehouse.activity.read_changed_users() == marks[:1]
 
 
 def test_unusual_values_are_stored_unchanged(warehouse: WarehouseUnderTest) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import batched
 
 from include.domain.mark import Mark
 from include.domain.ranking import DEFAULT_KIND_WEIGHT, KIND_WEIGHTS, MAX_HALF_LIVES
 from include.stores.postgres import Database, Transaction
 from include.stores.warehouse.schema import SQL
+
+#: A backfill may cover years. Each transaction has to end before the statement timeout.
+_HOURS_PER_TRANSACTION = 50
 
 
 class WarehouseEngagement:
@@ -25,11 +29,9 @@ class WarehouseEngagement:
             return _recount(transaction, hours)
 
     def recount_between(self, start_ms: int, end_ms: int) -> int:
-        with self._database.transaction() as transaction:
-            between = {"start": _to_datetime(start_ms), "end": _to_datetime(end_ms)}
-            return _recount(
-                transaction, [row[0].isoformat() for row in transaction.query(SQL["hours_between"], between)]
-            )
+        between = {"start": _to_datetime(start_ms), "end": _to_datetime(end_ms)}
+        hours = [hour.isoformat() for (hour,) in self._database.query(SQL["hours_between"], between)]
+        return sum(self.recount(chunk) for chunk in batched(hours, _HOURS_PER_TRANSACTION))
 
     def clear_hours(self, marks: Sequence[Mark]) -> None:
         keys, seqs = [mark.key for mark in marks], [mark.seq for mark in marks]

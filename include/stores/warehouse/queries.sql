@@ -293,10 +293,20 @@ SELECT vector FROM pipeline.text_vectors WHERE generation = %(generation)s ORDER
 INSERT INTO pipeline.text_centres (generation, texts, centre) VALUES (%(generation)s, %(texts)s, %(centre)s)
 ON CONFLICT (generation) DO UPDATE SET texts = excluded.texts, centre = excluded.centre
 
--- name: mark_every_user
-INSERT INTO pipeline.changed_users (batch_id, user_id, seq)
-SELECT %(batch)s, user_id, nextval('pipeline.marks') FROM (SELECT DISTINCT user_id FROM events) AS everyone
-ON CONFLICT (batch_id, user_id) DO UPDATE SET seq = excluded.seq
+-- name: mark_next_users
+-- The next users in order, each found by one look-up in the primary key. Returns the last one, null after the end.
+WITH RECURSIVE users (user_id, number) AS (
+    (SELECT user_id, 1 FROM events WHERE user_id > %(after)s ORDER BY user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT events.user_id FROM events WHERE events.user_id > users.user_id ORDER BY events.user_id LIMIT 1),
+           number + 1
+    FROM users WHERE user_id IS NOT NULL AND number < %(limit)s
+), marked AS (
+    INSERT INTO pipeline.changed_users (batch_id, user_id, seq)
+    SELECT %(batch)s, user_id, nextval('pipeline.marks') FROM users WHERE user_id IS NOT NULL
+    ON CONFLICT (batch_id, user_id) DO UPDATE SET seq = excluded.seq
+)
+SELECT max(user_id) FROM users
 
 -- name: totals
 SELECT coalesce(sum(delivered), 0), coalesce(sum(valid), 0), count(*) FROM pipeline.batches

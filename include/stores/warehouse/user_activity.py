@@ -12,11 +12,13 @@ import pyarrow as pa
 from include.domain.centre import should_recompute_centre
 from include.domain.generation import Generation
 from include.domain.mark import Mark
-from include.stores.postgres import Database, Transaction
+from include.stores.postgres import Database
 from include.stores.warehouse.schema import SQL
 
 _CENTRE_SAMPLE = 20_000
 _USERS_PER_QUERY = 5_000
+#: Users who are marked or cleared in one transaction, which has to end before the statement timeout.
+USERS_PER_SLICE = 10_000
 
 
 class WarehouseUserActivity:
@@ -33,8 +35,9 @@ class WarehouseUserActivity:
         return [Mark(user, seq) for user, seq in self._database.query(SQL["changed_users"])]
 
     def clear_changed_users(self, marks: Sequence[Mark]) -> None:
-        keys, seqs = [mark.key for mark in marks], [mark.seq for mark in marks]
-        self._database.execute(SQL["clear_changed_users"], {"keys": keys, "seqs": seqs})
+        for chunk in batched(marks, USERS_PER_SLICE):
+            keys, seqs = [mark.key for mark in chunk], [mark.seq for mark in chunk]
+            self._database.execute(SQL["clear_changed_users"], {"keys": keys, "seqs": seqs})
 
     def find_active_users(self, since_ms: int | None) -> Sequence[str]:
         since = datetime.min.replace(tzinfo=UTC) if since_ms is None else datetime.fromtimestamp(since_ms / 1000, UTC)
@@ -58,20 +61,25 @@ class WarehouseUserActivity:
 
     def refresh_text_centre(self, generation: Generation) -> np.ndarray | None:
         """Recompute the centre if the number of texts has doubled, which happens only a few times per generation."""
-        with self._database.transaction() as transaction:
-            where = {"generation": generation.name}
-            stored = transaction.query(SQL["centre"], where)
-            texts: int = transaction.query(SQL["count_texts"], where)[0][0]
-            if should_recompute_centre(texts, stored[0][0] if stored else None):
-                return _store_new_centre(transaction, generation, texts)
-            return np.frombuffer(stored[0][1], dtype="<f4") if stored else None
+        where = {"generation": generation.name}
+        stored = self._database.query(SQL["centre"], where)
+        texts: int = self._database.query(SQL["count_texts"], where)[0][0]
+        if should_recompute_centre(texts, stored[0][0] if stored else None):
+            return self._store_new_centre(generation, texts)
+        return np.frombuffer(stored[0][1], dtype="<f4") if stored else None
 
+    def _store_new_centre(self, generation: Generation, texts: int) -> np.ndarray:
+        """The mean of a sample. Every profile must follow it, so the centre is stored once every user is marked."""
+        sample = self._database.query(SQL["sample_vectors"], {"generation": generation.name, "limit": _CENTRE_SAMPLE})
+        vectors = [np.frombuffer(vector, dtype="<f4") for (vector,) in sample]
+        centre = np.mean(vectors, axis=0, dtype=np.float64).astype("<f4")
+        self._mark_every_user(f"centre-{generation.name}-{texts}")
+        stored = {"generation": generation.name, "texts": texts, "centre": centre.tobytes()}
+        self._database.execute(SQL["set_centre"], stored)
+        return centre
 
-def _store_new_centre(transaction: Transaction, generation: Generation, texts: int) -> np.ndarray:
-    """The mean of a sample. Every profile must follow it, so every user is marked in the same transaction."""
-    sample = transaction.query(SQL["sample_vectors"], {"generation": generation.name, "limit": _CENTRE_SAMPLE})
-    centre = np.mean([np.frombuffer(vector, dtype="<f4") for (vector,) in sample], axis=0, dtype=np.float64)
-    packed = centre.astype("<f4")
-    transaction.execute(SQL["set_centre"], {"generation": generation.name, "texts": texts, "centre": packed.tobytes()})
-    transaction.execute(SQL["mark_every_user"], {"batch": f"centre-{generation.name}-{texts}"})
-    return packed
+    def _mark_every_user(self, batch: str) -> None:
+        last: str | None = ""  # no id is empty
+        while last is not None:
+            parameters = {"batch": batch, "after": last, "limit": USERS_PER_SLICE}
+            last = self._database.query(SQL["mark_next_users"], parameters)[0][0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from include.pipeline import precompute
+from include.pipeline.files import run_folder
 from tests.contract.events import event
 from tests.unit.pipeline.memory_precompute import DAY, NOW, Pipeline, purchase
 
@@ -157,6 +158,17 @@ def test_recency_may_count_from_the_newest_event(tmp_path: Path) -> None:
     pipeline.run()
     pipeline.now += 14 * 60_000
     assert pipeline.run() == 2
+
+
+def test_there_are_never_more_chunks_than_airflow_maps(tmp_path: Path) -> None:
+    """With more users than a thousand chunks hold, the chunks get larger: each user is in exactly one of them."""
+    pipeline = Pipeline(str(tmp_path), users_per_chunk=1)
+    users = [f"{number:04d}" for number in range(1_025)]
+    pipeline.store(*(purchase(user, "x", None) for user in users))
+    ref = precompute.select_users("run", pipeline.now, pipeline.settings, pipeline.ports)
+    assert ref.chunks == 513
+    names = [f"{run_folder(ref.run)}users-{chunk:05d}.arrow" for chunk in range(ref.chunks)]
+    assert [user for name in names for user in pipeline.ports.files.read(name)["user_id"].to_pylist()] == users
 
 
 def test_a_failed_run_keeps_its_marks(pipeline: Pipeline) -> None:
