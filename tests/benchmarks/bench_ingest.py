@@ -141,7 +141,7 @@ class Bench:
                         ref = claim(settings.kafka.topic, shard, settings.pipeline.batch_size, ports)
                         if ref is None:
                             break
-                        counts = stage(ref, ports)
+                        ref, counts = stage(ref, ports)
                     with staging.embedding.measure():
                         embed(ref, EmbedPorts(files, no_embedder, warehouse.text_vectors))
                 staging.delivered += counts.delivered
