@@ -109,17 +109,23 @@ class RedisSettings:
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """``url`` ends in /v1: any server that speaks the OpenAI embeddings protocol."""
+    """``url`` ends in /v1: any server that speaks the OpenAI embeddings protocol.
+
+    ``max_characters`` is how much of a text is sent, for servers that refuse a longer one; 0 sends all of it.
+    """
 
     url: str
     api_key: str = field(default="", repr=False)
     model: str = "all-MiniLM-L6-v2"
     revision: str = "0.1.0"
     dimension: int = 384
+    max_characters: int = 0
 
     @property
     def generation(self) -> Generation:
-        return Generation(self.model, self.revision, self.dimension)
+        # The vector of a text that is cut differs from that of the whole text.
+        revision = f"{self.revision}_cut_{self.max_characters}" if self.max_characters else self.revision
+        return Generation(self.model, revision, self.dimension)
 
 
 @dataclass(frozen=True)
@@ -249,6 +255,7 @@ class EnvironmentSettings:
             model=parser.text("EMBED_MODEL", EmbedSettings.model),
             revision=parser.text("EMBED_REVISION", EmbedSettings.revision),
             dimension=parser.integer("EMBED_DIMENSION", EmbedSettings.dimension, 1, 65_536),
+            max_characters=parser.integer("EMBED_MAX_CHARACTERS", EmbedSettings.max_characters, 0, 1_000_000),
         )
 
     @cached_property

@@ -126,7 +126,10 @@ class AirflowSettings:
 
     @cached_property
     def embed(self) -> EmbedSettings:
-        """An http connection; the password is the API key, ``extra`` may set url, model, revision and dimension."""
+        """An http connection; the password is the API key.
+
+        ``extra`` may set url, model, revision, dimension and max_characters.
+        """
         connection = Connection.get(EMBED)
         extra = _parser(EMBED, connection.extra_dejson)
         url = _memory_address(connection) or extra.text("url", "")
@@ -136,6 +139,7 @@ class AirflowSettings:
             model=extra.text("model", EmbedSettings.model),
             revision=extra.text("revision", EmbedSettings.revision),
             dimension=extra.integer("dimension", EmbedSettings.dimension, 1, 65_536),
+            max_characters=extra.integer("max_characters", EmbedSettings.max_characters, 0, 1_000_000),
         )
 
     @cached_property

@@ -28,6 +28,10 @@ MAX_CONCURRENT_REQUESTS = 3
 _TIMEOUT = httpx.Timeout(120, connect=5, pool=None)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _URL, _KEY, _DIMENSION = "MILLRACE_EMBED_URL", "MILLRACE_EMBED_API_KEY", "MILLRACE_EMBED_DIMENSION"
+_REFUSED = (
+    "the request was refused; see the server's log. If a text is too long for the model, set "
+    "MILLRACE_EMBED_MAX_CHARACTERS (max_characters in the extra of embed_default)"
+)
 #: What the protocol's types and codes of errors look like. Anything else may quote the input.
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -48,7 +52,7 @@ class OpenAIEmbedder:
     """Vectors from the server at ``settings.url``. Connects on the first call; the caller closes it.
 
     Responses are checked (number of vectors, dimension, finite numbers) and the vectors are normalised, so they are
-    alike from any server. How long texts are truncated is up to the server.
+    alike from any server. Long texts are truncated by ``settings.max_characters``, or by the server.
     """
 
     def __init__(self, settings: EmbedSettings) -> None:
@@ -74,7 +78,8 @@ class OpenAIEmbedder:
         """float32 (len(texts), dimension), rows of length one, in the order of ``texts``."""
         vectors = np.empty((len(texts), self._settings.dimension), dtype=np.float32)
         chunks = list(_split(texts))
-        requests = [[texts[row] for row in rows] for rows in chunks]
+        limit = self._settings.max_characters or None
+        requests = [[texts[row][:limit] for row in rows] for rows in chunks]
         if len(requests) < 2:
             _fill(vectors, chunks, map(self._request, requests))
             return vectors
@@ -165,7 +170,7 @@ class OpenAIEmbedder:
             401: f"{_KEY} is missing or wrong",
             403: f"{_KEY} may not use this model",
             404: f"{_URL} or the model name {self._settings.model!r} is wrong",
-        }.get(status, "the request was refused; see the server's log")
+        }.get(status, _REFUSED)
         return PermanentError(f"the embedding server returned {answer}: {cause}")
 
 

@@ -240,7 +240,7 @@ def test_kafka_without_servers_is_named(properties: dict[str, object]) -> None:
 
 
 def test_the_generation_follows_the_model() -> None:
-    """A different model, revision or dimension makes a different generation."""
+    """A different model, revision, dimension or length of texts makes a different generation."""
     base = EmbedSettings(url="u")
     assert base.generation == Generation("all-MiniLM-L6-v2", "0.1.0", 384)
     assert base.generation.name == "all_minilm_l6_v2_0_1_0_384"
@@ -248,8 +248,9 @@ def test_the_generation_follows_the_model() -> None:
         EmbedSettings(url="u", model="other"),
         EmbedSettings(url="u", revision="0.1.1"),
         EmbedSettings(url="u", dimension=768),
+        EmbedSettings(url="u", max_characters=8_000),
     ]
-    assert len({base.generation.name, *(other.generation.name for other in others)}) == 4
+    assert len({base.generation.name, *(other.generation.name for other in others)}) == 5
     assert EmbedSettings(url="another", api_key="k").generation == base.generation
 
 

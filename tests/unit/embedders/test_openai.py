@@ -6,7 +6,8 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -111,6 +112,22 @@ def test_no_texts_make_no_request(server: Server, embedder: OpenAIEmbedder) -> N
     """An empty list is answered without the server."""
     assert embedder.embed([]).shape == (0, DIMENSION)
     assert server.requests == []
+
+
+def test_long_texts_are_cut_where_the_server_needs_it(server: Server) -> None:
+    """A server that refuses long texts gets the first characters of each; without the setting the error names it."""
+
+    def respond(request: dict[str, Any]) -> Response:
+        return answer(request) if max(map(len, request["input"])) <= 10 else (400, b"{}")
+
+    server.respond = respond
+    settings = EmbedSettings(server.url, dimension=DIMENSION)
+    texts = ["short", "x" * 11]
+    with closing(OpenAIEmbedder(settings)) as embedder, pytest.raises(PermanentError, match="MAX_CHARACTERS"):
+        embedder.embed(texts)
+    with closing(OpenAIEmbedder(replace(settings, max_characters=10))) as embedder:
+        vectors = embedder.embed(texts)
+    assert np.allclose(vectors, [_unit_vector("short"), _unit_vector("x" * 10)], atol=1e-6)
 
 
 def test_requests_are_bounded(server: Server, embedder: OpenAIEmbedder) -> None:
