@@ -136,6 +136,8 @@ class BatchStore(Protocol):
         """Raises ``StagedBatchMissingError`` if the file does not exist."""
 
     def delete(self, prefix: str) -> None: ...
+    def find_folders(self, prefix: str) -> Sequence[str]:
+        """The names of the folders directly below ``prefix``; none if it does not exist."""
 
 
 class Engagement(Protocol):

@@ -25,6 +25,15 @@ def vectors_file(ref: BatchRef) -> str:
     return _claim_folder(ref) + "vectors.arrow"
 
 
+#: The folders of all precompute runs.
+RUNS_FOLDER = "precompute/"
+
+
 def run_folder(run: str) -> str:
-    """All files of one precompute run."""
-    return f"precompute/{run}/"
+    """All files of one precompute run until it has published its lists."""
+    return f"{RUNS_FOLDER}{run}/"
+
+
+def published_file(run: str) -> str:
+    """How many lists a precompute run has published: (lists)."""
+    return f"{RUNS_FOLDER}published/{run}.arrow"

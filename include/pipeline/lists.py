@@ -10,7 +10,8 @@ from include.domain.recommendation_list import MAX_ITEMS, RecommendationList, Re
 from include.ports import UserActivity
 
 _TTL_JITTER = 0.15
-_MIN_TTL_S = 300
+#: One interval of the precompute's schedule, and two minutes for a run: until then the next list may not be there.
+MIN_TTL_S = 420
 
 
 class ListBuilder:
@@ -81,9 +82,9 @@ def _items_by_user(users: Sequence[str], engagements: Engagements) -> dict[str, 
 
 
 def list_ttl_s(user_id: str, computed_at: int, ttl_s: int) -> int:
-    """Seconds until a list expires: up to 15 % less than ``ttl_s``, never below 5 minutes.
+    """Seconds until a list expires: up to 15 % less than ``ttl_s``, never below 7 minutes.
 
     It varies with a hash of user and run, so that lists written together do not expire together.
     """
     spread = hashlib.sha256(f"{computed_at}:{user_id}".encode()).digest()[0] / 255
-    return max(_MIN_TTL_S, round(ttl_s * (1 - _TTL_JITTER * spread)))
+    return max(MIN_TTL_S, round(ttl_s * (1 - _TTL_JITTER * spread)))

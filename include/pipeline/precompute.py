@@ -23,13 +23,14 @@ from include.domain.generation import Generation
 from include.domain.identity import digest
 from include.domain.mark import Mark
 from include.domain.recommendation_list import MAX_ITEMS, pack
-from include.pipeline.files import run_folder
-from include.pipeline.lists import ListBuilder, list_ttl_s
+from include.errors import StagedBatchMissingError
+from include.pipeline.files import RUNS_FOLDER, published_file, run_folder
+from include.pipeline.lists import MIN_TTL_S, ListBuilder, list_ttl_s
 from include.ports import BatchStore, Engagement, Graph, Lists, Profiles, TextVectors, UserActivity
 from include.settings import PipelineSettings
 
-#: A list is rebuilt when less than this is left of its TTL: more than one interval of the precompute's schedule.
-REFRESH_BEFORE = timedelta(minutes=7)
+#: A list is rebuilt when less than this is left of its TTL, because it would not outlast the next run.
+REFRESH_BEFORE = timedelta(seconds=MIN_TTL_S)
 #: A user whose list was requested within this time counts as active.
 READER_WINDOW = timedelta(minutes=30)
 #: Airflow maps a task over at most 1,024 chunks (``max_map_length``). With more users, the chunks get larger.
@@ -66,15 +67,21 @@ class PrecomputePorts:
 
 
 def select_users(run_id: str, now_ms: int, settings: PipelineSettings, ports: PrecomputePorts) -> RunRef:
-    """Choose users with changes, and active users whose list expires soon. Writes the chunk files."""
+    """Choose users with changes, and active users whose list expires soon. Writes the chunk files.
+
+    Deletes the files of earlier runs, so only one run may be active at a time.
+    """
+    for name in ports.files.find_folders(RUNS_FOLDER):
+        ports.files.delete(f"{RUNS_FOLDER}{name}/")
     run = digest(run_id.encode())  # names a folder, and Airflow's run ids contain colons and plus signs
     newest = ports.activity.find_newest_event_ms()
     as_of = now_ms if settings.as_of == "now" or newest is None else newest
-    ports.activity.refresh_text_centre(ports.generation)  # a new centre changes every user, so it comes first
+    centre = ports.activity.refresh_text_centre(ports.generation)  # a new centre changes every user, so it comes first
     marks = ports.activity.read_changed_users()
     changed = {mark.key for mark in marks}
     users = sorted(changed.union(_expiring_users(now_ms, as_of, settings, ports)))
     folder = run_folder(run)
+    ports.files.write(folder + "centre.arrow", _centre_table(centre))
     ports.files.write(folder + "marks.arrow", _marks_table(marks))
     popular = ports.engagement.rank_popular(as_of, ranking.POPULAR_HALF_LIFE_DAYS, POPULAR_ITEMS)
     ports.files.write(folder + "popular.arrow", _popular_table(popular))
@@ -105,8 +112,7 @@ def build_profiles(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
     table = ports.files.read(f"{run_folder(ref.run)}users-{chunk:05d}.arrow")
     changed = table.filter(table["changed"])["user_id"].to_pylist()
     means = mean_vectors(ports.activity.count_texts(changed), ports)
-    centre = ports.activity.refresh_text_centre(ports.generation)
-    profiles = _centre_profiles(means, centre)
+    profiles = _centre_profiles(means, _read_centre(ports.files, ref))
     if profiles:
         ports.profiles.put(list(profiles), np.stack(list(profiles.values())))
     # Read first: most of these users never had a profile, and to Milvus every deletion is a write.
@@ -167,10 +173,20 @@ def _find_neighbours(users: Sequence[str], profiles: Profiles) -> list[list[tupl
 
 
 def publish(ref: RunRef, settings: PipelineSettings, ports: PrecomputePorts) -> int:
-    """Put every list and the popular one into Redis, then clear the marks that were read.
+    """Put every list and the popular one into Redis, clear the marks that were read, and delete the run's files.
 
-    Returns the number of lists.
+    Returns the number of lists, also when it has done all this before.
     """
+    published = _read_published(ports.files, ref)
+    if published is None:
+        published = _publish_lists(ref, settings, ports)
+        ports.activity.clear_changed_users(_read_marks(ports.files, ref))
+        ports.files.write(published_file(ref.run), pa.table({"lists": [published]}))
+    ports.files.delete(run_folder(ref.run))
+    return published
+
+
+def _publish_lists(ref: RunRef, settings: PipelineSettings, ports: PrecomputePorts) -> int:
     folder, generation = run_folder(ref.run), ports.generation.name
     popular = ListBuilder(ports.activity, _read_popular(ports.files, ref), ref.computed_at).build_popular_list()
     ports.lists.publish_popular(generation, pack(popular), POPULAR_TTL_S)
@@ -182,9 +198,23 @@ def publish(ref: RunRef, settings: PipelineSettings, ports: PrecomputePorts) -> 
         ports.lists.publish(generation, lists, ttl)
         published += len(lists)
     ports.lists.set_current_generation(generation)
-    ports.activity.clear_changed_users(_read_marks(ports.files, ref))
-    ports.files.delete(folder)
     return published
+
+
+def _read_published(files: BatchStore, ref: RunRef) -> int | None:
+    try:
+        return int(files.read(published_file(ref.run))["lists"][0].as_py())
+    except StagedBatchMissingError:
+        return None
+
+
+def _centre_table(centre: np.ndarray | None) -> pa.Table:
+    return pa.table({"centre": pa.array([] if centre is None else centre, type=pa.float32())})
+
+
+def _read_centre(files: BatchStore, ref: RunRef) -> np.ndarray | None:
+    centre: np.ndarray = files.read(run_folder(ref.run) + "centre.arrow")["centre"].to_numpy()
+    return centre if len(centre) else None
 
 
 def _marks_table(marks: Sequence[Mark]) -> pa.Table:

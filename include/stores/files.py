@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -58,6 +59,17 @@ class ArrowFiles:
             return
         except OSError as error:
             raise TransientError(f"cannot delete {path}: {_describe(error)}; see MILLRACE_BATCH_PATH") from None
+
+    def find_folders(self, prefix: str) -> Sequence[str]:
+        path = self._path(prefix.rstrip("/"))
+        self._fs.invalidate_cache()  # an object store's client remembers listings
+        try:
+            entries = self._fs.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise TransientError(f"cannot list {path}: {_describe(error)}; see MILLRACE_BATCH_PATH") from None
+        return [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

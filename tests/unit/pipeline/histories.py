@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,9 @@ class TableDict(dict[str, pa.Table]):
     def delete(self, folder: str) -> None:
         for name in [name for name in self if name.startswith(folder)]:
             del self[name]
+
+    def find_folders(self, prefix: str) -> Sequence[str]:
+        return sorted({name.removeprefix(prefix).split("/")[0] for name in self if name.startswith(prefix)})
 
 
 @dataclass(frozen=True)

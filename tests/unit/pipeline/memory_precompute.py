@@ -12,7 +12,7 @@ from include.domain.recommendation_list import RecommendationList, list_key, pop
 from include.embedders.memory import MemoryEmbedder
 from include.pipeline import precompute
 from include.pipeline.aggregate import aggregate_touched
-from include.pipeline.precompute import PrecomputePorts
+from include.pipeline.precompute import PrecomputePorts, RunRef
 from include.settings import PipelineSettings
 from include.sinks.memory import MemorySink
 from include.stores import memory_warehouse as memory
@@ -65,12 +65,16 @@ class Pipeline:
 
     def run(self) -> int:
         """One precompute run. Returns the number of lists it published."""
+        return precompute.publish(self.build(), self.settings, self.ports)
+
+    def build(self) -> RunRef:
+        """The steps of one precompute run before it publishes."""
         ref = precompute.select_users(f"run{self.now}", self.now, self.settings, self.ports)
         for chunk in range(ref.chunks):
             precompute.build_profiles(ref, chunk, self.ports)
         for chunk in range(ref.chunks):
             precompute.recommend(ref, chunk, self.ports)
-        return precompute.publish(ref, self.settings, self.ports)
+        return ref
 
     def list_of(self, user: str) -> RecommendationList | None:
         packed = self.lists.get(list_key(self.embedder.generation.name, user))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from include.domain import ranking
+from include.errors import StagedBatchMissingError
 from include.pipeline import precompute
 from include.pipeline.files import run_folder
+from include.pipeline.lists import list_ttl_s
 from tests.contract.events import event
 from tests.unit.pipeline.memory_precompute import DAY, NOW, Pipeline, purchase
 
@@ -111,6 +115,66 @@ def test_a_list_is_rebuilt_before_it_expires(pipeline: Pipeline) -> None:
         assert pipeline.list_of("tea user 0") is not None
 
 
+@pytest.mark.parametrize("ttl_s", [300, 360, 420, 600, 900])
+def test_no_lifetime_leaves_a_gap(tmp_path: Path, ttl_s: int) -> None:
+    """With any permitted lifetime a list exists at every moment, although every other run takes almost two minutes."""
+    pipeline = Pipeline(str(tmp_path), list_ttl_s=ttl_s)
+    pipeline.store(purchase("a", "x", "t"))
+    pipeline.run()
+    for cycle in range(1, 13):
+        pipeline.now = NOW + cycle * 5 * 60_000
+        ref = pipeline.build()
+        pipeline.now += 110_000 * (cycle % 2)
+        assert pipeline.list_of("a") is not None
+        precompute.publish(ref, pipeline.settings, pipeline.ports)
+
+
+def test_profiles_of_one_run_have_one_centre(pipeline: Pipeline) -> None:
+    """The centre is chosen with the users: texts that arrive during the run change neither it nor any later profile."""
+    generation = pipeline.embedder.generation
+    rng = np.random.default_rng(1)
+    pipeline.store(purchase("a", "x", "t"))
+    vectors = rng.standard_normal((400, generation.dimension)).astype(np.float32)
+    pipeline.ports.text_vectors.put(generation, [str(number) for number in range(150)], vectors[:150])
+    ref = precompute.select_users("run", pipeline.now, pipeline.settings, pipeline.ports)
+    texts, centre = pipeline.tables.centres[generation.name]
+    pipeline.ports.text_vectors.put(generation, [str(number) for number in range(150, 400)], vectors[150:])
+    precompute.build_profiles(ref, 0, pipeline.ports)
+    assert pipeline.tables.centres[generation.name][0] == texts
+    expected = ranking.subtract_centre(pipeline.embedder.embed(["t"]), centre)[0]
+    np.testing.assert_allclose(pipeline.ports.profiles.get(["a"])["a"], expected, atol=1e-6)
+
+
+def test_publishing_may_run_again_after_it_has_finished(pipeline: Pipeline) -> None:
+    """A task that dies after its last step is retried: it succeeds with the same count and leaves no files of lists."""
+    store_purchases(pipeline)
+    ref = pipeline.build()
+    counts = [precompute.publish(ref, pipeline.settings, pipeline.ports) for _ in range(2)]
+    assert counts == [6, 6]
+    with pytest.raises(StagedBatchMissingError):
+        pipeline.ports.files.read(f"{run_folder(ref.run)}lists-00000.arrow")
+
+
+def test_a_run_that_is_cleared_runs_again_as_a_whole(pipeline: Pipeline) -> None:
+    """After clearing every task of a published run, its lists are built and published again."""
+    store_purchases(pipeline)
+    pipeline.run()
+    pipeline.store(purchase("tea user 0", "tea9", "green tea cup"))
+    assert pipeline.run() == 1  # at the same time, so with the same run id
+
+
+def test_files_of_failed_runs_are_removed(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A run that never publishes leaves its files only until the next run, which leaves no lists and no user names."""
+    store_purchases(pipeline)
+    for minute in range(3):
+        pipeline.now += minute * 60_000
+        pipeline.build()
+    assert len(list((tmp_path / "precompute").iterdir())) == 1
+    pipeline.now += 60_000
+    pipeline.run()
+    assert [file.parent.name for file in tmp_path.rglob("*.arrow")] == ["published"]
+
+
 def test_lists_of_inactive_users_are_not_refreshed(tmp_path: Path) -> None:
     """A user without an event in the last active_days gets a list once, but it is not rebuilt before it expires."""
     pipeline = Pipeline(str(tmp_path), active_days=30)
@@ -199,10 +263,8 @@ def test_nothing_stored_publishes_an_empty_popular_list(pipeline: Pipeline) -> N
     assert pipeline.rank_popular() == []
 
 
-def test_ttls_are_between_five_and_fifteen_minutes() -> None:
-    """TTLs are spread below their setting and never fall below five minutes."""
-    from include.pipeline.lists import list_ttl_s
-
+def test_ttls_are_between_seven_and_fifteen_minutes() -> None:
+    """TTLs are spread below their setting and never fall below seven minutes."""
     ttls = [list_ttl_s(f"user {number}", 1, 900) for number in range(500)]
     assert 765 <= min(ttls) < max(ttls) <= 900
-    assert {list_ttl_s("user", run, 300) for run in range(50)} == {300}
+    assert {list_ttl_s("user", run, 300) for run in range(50)} == {420}

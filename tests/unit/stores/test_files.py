@@ -73,6 +73,16 @@ def test_deleting_a_folder_spares_folders_with_the_same_prefix(files: ArrowFiles
         assert files.read(name).equals(table(1))
 
 
+def test_folders_are_found_by_name(files: ArrowFiles) -> None:
+    """The names of the folders below a folder, without files and without deeper folders; none if it does not exist."""
+    for name in ("runs/a/1.arrow", "runs/b/c/2.arrow", "runs/3.arrow", "other/4.arrow"):
+        files.write(name, table(1))
+    assert sorted(files.find_folders("runs/")) == ["a", "b"]
+    assert files.find_folders("never/") == []
+    files.delete("runs/a/")
+    assert files.find_folders("runs/") == ["b"]
+
+
 def test_a_file_can_be_written_again_after_its_folder_was_deleted(files: ArrowFiles) -> None:
     """A run that is cleared after its files were deleted can write them again."""
     files.write(NAME, table(1))
