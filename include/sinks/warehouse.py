@@ -8,7 +8,8 @@ from include.stores.warehouse.ledger import require_claim
 from include.stores.warehouse.schema import SQL
 from include.stores.warehouse.warehouse import Warehouse
 
-_COLUMNS = [
+#: What the table of events has of EVENT_SCHEMA.
+COLUMNS = [
     "user_id",
     "message_id",
     "event_id",
@@ -39,7 +40,7 @@ class WarehouseSink:
         with self._warehouse.database.transaction() as transaction:
             require_claim(transaction, batch.ref)
             transaction.execute(SQL["create_incoming"])
-            transaction.copy("incoming", batch.events.select(_COLUMNS))
+            transaction.copy("incoming", batch.events.select(COLUMNS))
             transaction.query(SQL["upsert_events"], {"batch": batch.ref.batch_id})
             transaction.execute(SQL["share_unreleased_users"], {"batch": batch.ref.batch_id})
         return int(batch.events.num_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +19,19 @@ from include.domain.mark import Mark
 from include.domain.precedence import mark_replacing
 from include.ports import Engagement, Ledger, Sink, StoredVersions, TextVectors, UserActivity
 from include.settings import WarehouseSettings
-from include.sinks.warehouse import WarehouseSink
+from include.sinks.warehouse import COLUMNS, WarehouseSink
 from include.stores.memory_warehouse import MemoryWarehouse, MemoryWarehouseSink
 from include.stores.warehouse import user_activity
+from include.stores.warehouse.schema import SQL
 from include.stores.warehouse.warehouse import Warehouse
 from tests.contract.events import event, record
 from tests.contract.probes import WarehouseProbe
+from tests.contract.processes import wait_until
 from tests.contract.sink_suite import ServerSinkSuite, Subject
 
 GENERATION = Generation("test", "1", 2)
 HOUR = 3_600_000
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @dataclass(frozen=True)
@@ -271,6 +275,29 @@ def test_a_commit_also_shows_users_that_an_unfinished_run_brought(warehouse: War
     warehouse.activity.clear_changed_users(read)
     warehouse.ledger.commit(ranged)
     assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["later", "u"]
+
+
+@pytest.mark.servers("postgres")
+def test_a_commit_also_shows_users_of_a_run_that_it_had_to_wait_for(warehouse_dsn: str) -> None:
+    """A live batch that waits for a range run's transaction shows the users whose events that run stored first."""
+    settings = WarehouseSettings(warehouse_dsn)
+    with (
+        closing(Warehouse(settings)) as ranging,
+        closing(Warehouse(settings)) as observer,
+        closing(WarehouseSink(settings)) as sink,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        ranged = ranging.ledger.claim_range(BatchRef("events", 0, 0, 9, BatchMode.RANGE))
+        live = ranging.ledger.claim_range(BatchRef("events", 0, 0, 1))
+        with ranging.database.transaction() as transaction:
+            transaction.execute(SQL["create_incoming"])
+            transaction.copy("incoming", batch_of(ranged, event()).events.select(COLUMNS))
+            transaction.query(SQL["upsert_events"], {"batch": ranged.batch_id})
+            writing = pool.submit(sink.upsert, batch_of(live, event()))
+            wait_until(lambda: observer.database.query(_WAITING) == [(1,)], "the live batch waits")
+        writing.result()
+        ranging.ledger.commit(live)
+        assert [mark.key for mark in ranging.activity.read_changed_users()] == ["u"]
 
 
 def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTest) -> None:
