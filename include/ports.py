@@ -156,6 +156,9 @@ class Engagement(Protocol):
 class UserActivity(Protocol):
     """What the stored events say about users and items, for the precompute."""
 
+    def read_clock_ms(self) -> int:
+        """The warehouse's time (ms since 1970), which does not depend on which worker asks."""
+
     def find_newest_event_ms(self) -> int | None: ...
     def read_changed_users(self) -> Sequence[Mark]:
         """Users with a change in a committed batch that no recommendation list reflects yet."""

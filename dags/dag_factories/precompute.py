@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
@@ -49,7 +48,7 @@ def select_users(dag_run: Any = None, ti: Any = None) -> list[int]:
     """Choose the users whose list is due. Returns the chunk numbers, over which the next two tasks are mapped."""
     settings = AirflowSettings()
     with bootstrap.open_precompute_ports(settings) as ports:
-        ref = precompute.select_users(dag_run.run_id, round(time.time() * 1000), settings.pipeline, ports)
+        ref = precompute.select_users(dag_run.run_id, settings.pipeline, ports)
     ti.xcom_push(key="ref", value=to_xcom(ref))
     return list(range(ref.chunks))
 

@@ -66,13 +66,15 @@ class PrecomputePorts:
     generation: Generation
 
 
-def select_users(run_id: str, now_ms: int, settings: PipelineSettings, ports: PrecomputePorts) -> RunRef:
+def select_users(run_id: str, settings: PipelineSettings, ports: PrecomputePorts) -> RunRef:
     """Choose users with changes, and active users whose list expires soon. Writes the chunk files.
 
     Deletes the files of earlier runs, so only one run may be active at a time.
     """
     for name in ports.files.find_folders(RUNS_FOLDER):
         ports.files.delete(f"{RUNS_FOLDER}{name}/")
+    # Times of lists decide which one is newer, so they must not come from workers whose clocks may differ.
+    now_ms = ports.activity.read_clock_ms()
     run = digest(run_id.encode())  # names a folder, and Airflow's run ids contain colons and plus signs
     newest = ports.activity.find_newest_event_ms()
     as_of = now_ms if settings.as_of == "now" or newest is None else newest

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -312,10 +313,14 @@ class MemoryEngagement:
 
 
 class MemoryUserActivity:
-    """``ports.UserActivity``."""
+    """``ports.UserActivity``. ``clock`` returns seconds since 1970."""
 
-    def __init__(self, tables: MemoryTables) -> None:
+    def __init__(self, tables: MemoryTables, clock: Callable[[], float] = time.time) -> None:
         self._tables = tables
+        self._clock = clock
+
+    def read_clock_ms(self) -> int:
+        return round(self._clock() * 1000)
 
     def find_newest_event_ms(self) -> int | None:
         return max((row["occurred_at"] for row in self._tables.events.values()), default=None)

@@ -320,7 +320,7 @@ def _build_lists(bench: Bench, settings: steps.Settings, ports: precompute.Preco
     selecting, profiling, recommending, publishing = Clock(), Clock(), Clock(), Clock()
     ports.profiles.get(["-"])  # creates the collection
     with selecting.measure():
-        ref = precompute.select_users("bench", time.time_ns() // 1_000_000, settings.pipeline, ports)
+        ref = precompute.select_users("bench", settings.pipeline, ports)
     profiles = users = 0
     for chunk in range(ref.chunks):
         bench.screen.progress(f"profiles: chunk {chunk + 1} of {ref.chunks}")

@@ -39,7 +39,7 @@ def test_invented_users_cost_the_precompute_nothing(tmp_path: Path) -> None:
         own.wait_until_ready()
         list(pool.map(own.get, ["known", *(f"invented-{number}" for number in range(2_000))]))
         wait_until(lambda: client.zcard(RECENT_READERS_KEY) == 2_001, "the readers are written")
-        ref = precompute.select_users("run", now_ms + 1, pipeline.settings, pipeline.ports)
+        ref = precompute.select_users("run", pipeline.settings, pipeline.ports)
         assert ref.chunks == 0
         assert client.zrange(RECENT_READERS_KEY, 0, -1) == [b"known"]
         assert set(client.keys()) == keys | {RECENT_READERS_KEY}

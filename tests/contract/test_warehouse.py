@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -319,6 +320,15 @@ def test_user_activity_covers_users_texts_and_items(warehouse: WarehouseUnderTes
     counts = warehouse.activity.count_texts(["v", "nobody"]).to_pylist()
     assert [(row["user_id"], row["events"]) for row in counts] == [("v", 2)]
     assert warehouse.activity.count_texts([]).num_rows == 0
+
+
+@pytest.mark.servers("postgres")
+def test_a_workers_clock_does_not_matter(warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose clock is an hour ahead gets the same time as every other one."""
+    before = time.time()
+    monkeypatch.setattr(time, "time", lambda: before + 3_600)
+    with closing(Warehouse(WarehouseSettings(warehouse_dsn))) as warehouse:
+        assert abs(warehouse.activity.read_clock_ms() / 1000 - before) < 600
 
 
 def test_known_users_are_those_with_an_event(warehouse: WarehouseUnderTest) -> None:

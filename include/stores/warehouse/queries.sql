@@ -242,6 +242,9 @@ HAVING sum(events * coalesce(weight, %(default)s)) > 0
 ORDER BY score DESC, item_id
 LIMIT %(limit)s
 
+-- name: clock
+SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+
 -- name: newest_event
 SELECT max(occurred_at) FROM events WHERE hour = (SELECT max(hour) FROM events)
 

@@ -27,6 +27,10 @@ class WarehouseUserActivity:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def read_clock_ms(self) -> int:
+        milliseconds: int = self._database.query(SQL["clock"])[0][0]
+        return milliseconds
+
     def find_newest_event_ms(self) -> int | None:
         newest: datetime | None = self._database.query(SQL["newest_event"])[0][0]
         return None if newest is None else round(newest.timestamp() * 1000)

@@ -38,7 +38,7 @@ class Pipeline:
         self.embedder = MemoryEmbedder()
         self.batches = 0
         self.ports = PrecomputePorts(
-            activity=memory.MemoryUserActivity(self.tables),
+            activity=memory.MemoryUserActivity(self.tables, clock=lambda: self.now / 1000),
             engagement=memory.MemoryEngagement(self.tables),
             text_vectors=memory.MemoryTextVectors(self.tables),
             profiles=MemoryProfiles(),
@@ -69,7 +69,7 @@ class Pipeline:
 
     def build(self) -> RunRef:
         """The steps of one precompute run before it publishes."""
-        ref = precompute.select_users(f"run{self.now}", self.now, self.settings, self.ports)
+        ref = precompute.select_users(f"run{self.now}", self.settings, self.ports)
         for chunk in range(ref.chunks):
             precompute.build_profiles(ref, chunk, self.ports)
         for chunk in range(ref.chunks):

@@ -136,7 +136,7 @@ def test_profiles_of_one_run_have_one_centre(pipeline: Pipeline) -> None:
     pipeline.store(purchase("a", "x", "t"))
     vectors = rng.standard_normal((400, generation.dimension)).astype(np.float32)
     pipeline.ports.text_vectors.put(generation, [str(number) for number in range(150)], vectors[:150])
-    ref = precompute.select_users("run", pipeline.now, pipeline.settings, pipeline.ports)
+    ref = precompute.select_users("run", pipeline.settings, pipeline.ports)
     texts, centre = pipeline.tables.centres[generation.name]
     pipeline.ports.text_vectors.put(generation, [str(number) for number in range(150, 400)], vectors[150:])
     precompute.build_profiles(ref, 0, pipeline.ports)
@@ -199,7 +199,7 @@ def test_invented_users_cause_no_work(pipeline: Pipeline, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pipeline.lists, "find_expiring", record_users)
     pipeline.now += 60_000
-    assert precompute.select_users("run", pipeline.now, pipeline.settings, pipeline.ports).chunks == 0
+    assert precompute.select_users("run", pipeline.settings, pipeline.ports).chunks == 0
     assert looked_up == ["known"]
     assert pipeline.lists.requests.keys() == {"known"}
 
@@ -229,7 +229,7 @@ def test_there_are_never_more_chunks_than_airflow_maps(tmp_path: Path) -> None:
     pipeline = Pipeline(str(tmp_path), users_per_chunk=1)
     users = [f"{number:04d}" for number in range(1_025)]
     pipeline.store(*(purchase(user, "x", None) for user in users))
-    ref = precompute.select_users("run", pipeline.now, pipeline.settings, pipeline.ports)
+    ref = precompute.select_users("run", pipeline.settings, pipeline.ports)
     assert ref.chunks == 513
     names = [f"{run_folder(ref.run)}users-{chunk:05d}.arrow" for chunk in range(ref.chunks)]
     assert [user for name in names for user in pipeline.ports.files.read(name)["user_id"].to_pylist()] == users
@@ -238,7 +238,7 @@ def test_there_are_never_more_chunks_than_airflow_maps(tmp_path: Path) -> None:
 def test_a_failed_run_keeps_its_marks(pipeline: Pipeline) -> None:
     """Users stay marked as changed until their lists are published, and every step before that may run twice."""
     store_purchases(pipeline)
-    ref = precompute.select_users("run", pipeline.now, pipeline.settings, pipeline.ports)
+    ref = precompute.select_users("run", pipeline.settings, pipeline.ports)
     for _ in range(2):
         precompute.build_profiles(ref, 0, pipeline.ports)
         precompute.recommend(ref, 0, pipeline.ports)
@@ -249,7 +249,7 @@ def test_a_failed_run_keeps_its_marks(pipeline: Pipeline) -> None:
 def test_a_change_during_a_run_is_not_lost(pipeline: Pipeline) -> None:
     """A user whose events change after the selection is still marked for the next run."""
     pipeline.store(purchase("a", "x", "t"))
-    ref = precompute.select_users("run", pipeline.now, pipeline.settings, pipeline.ports)
+    ref = precompute.select_users("run", pipeline.settings, pipeline.ports)
     pipeline.store(purchase("a", "y", "t"))
     precompute.build_profiles(ref, 0, pipeline.ports)
     precompute.recommend(ref, 0, pipeline.ports)
