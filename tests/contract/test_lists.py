@@ -164,7 +164,7 @@ def test_recent_readers_are_the_users_since_the_given_time(subject: Subject, uni
 
 
 def test_readers_can_be_forgotten(subject: Subject, unique: str) -> None:
-    """Forgotten users are no recent readers any more; all others still are, and unknown names change nothing."""
+    """Forgotten users no longer count as recent readers; all others still do, and unknown names change nothing."""
     now = int(time.time()) + 2_000_000_000  # later than any other test's requests
     users = [f"{unique}-{number}" for number in range(KEYS_PER_PIPELINE + 2)]
     subject.add_readers(dict.fromkeys(users, now))
