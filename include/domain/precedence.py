@@ -2,7 +2,7 @@
 
 The rule is written once in Python, here, and once per query language:
 
-- SQL: ``upsert_events`` in ``include/stores/warehouse/queries.sql``
+- SQL: ``upsert_events`` in ``include/stores/warehouse/queries/events.sql``
 - Cypher: ``include/stores/cypher/engaged.cypher``
 - MongoDB: ``_replace_older`` in ``include/sinks/mongo.py``
 - SQLite: ``demo/recount.py``, which recounts the input independently, and the template of ``make new-sink``

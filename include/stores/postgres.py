@@ -66,12 +66,13 @@ def _describe(error: psycopg2.Error) -> str:
     return ", ".join([type(error).__name__, *filter(None, details)])
 
 
-def load_queries(path: Path) -> dict[str, str]:
-    """The statements of an .sql file, by the name in the ``-- name:`` line above each."""
+def load_queries(folder: Path) -> dict[str, str]:
+    """The statements of a folder's .sql files, by the name in the ``-- name:`` line above each."""
     queries: dict[str, str] = {}
-    for block in path.read_text().split("-- name: ")[1:]:
-        name, _, statement = block.partition("\n")
-        queries[name.strip()] = statement.strip()
+    for path in sorted(folder.glob("*.sql")):
+        for block in path.read_text(encoding="utf-8").split("-- name: ")[1:]:
+            name, _, statement = block.partition("\n")
+            queries[name.strip()] = statement.strip()
     return queries
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from include import cli
+from include.cli import __main__ as cli
 from include.domain.batch import BatchMode, BatchRef, DeadLetter, Record, StageCounts
 from include.domain.offsets import Offsets
 from include.domain.reasons import Reason

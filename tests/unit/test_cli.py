@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include import cli
+from include.cli import __main__ as cli
 
 ADDRESSES = ["KAFKA_BOOTSTRAP", "MONGO_URI", "MILVUS_URI", "NEO4J_URI", "WAREHOUSE_DSN", "REDIS_URL", "EMBED_URL"]
 

@@ -1,1 +1,1 @@
-"""The warehouse, one file per purpose. Every statement is in queries.sql, under its name."""
+"""The warehouse, one file per purpose. Every statement is in queries/, under its name."""

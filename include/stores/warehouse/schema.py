@@ -8,7 +8,7 @@ from include.errors import ConfigurationError
 from include.stores.postgres import Database, Transaction, load_queries
 
 _HERE = Path(__file__).parent
-SQL = load_queries(_HERE / "queries.sql")
+SQL = load_queries(_HERE / "queries")
 
 #: ``NNNN_name.sql``, numbered from 1 without gaps. A migration that has been released never changes.
 MIGRATIONS = tuple(sorted((_HERE / "migrations").glob("*.sql")))

@@ -1,0 +1,28 @@
+-- name: totals
+SELECT coalesce(sum(delivered), 0), coalesce(sum(valid), 0), count(*) FROM pipeline.batches
+WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL
+
+-- name: dead_letter_totals
+SELECT key, sum(value::bigint) FROM pipeline.batches, jsonb_each_text(dead_letters)
+WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL GROUP BY key ORDER BY key
+
+-- name: warnings
+SELECT shard, start_offset, end_offset, warnings FROM pipeline.batches
+WHERE topic = %(topic)s AND jsonb_array_length(warnings) > 0 ORDER BY shard, start_offset
+
+-- name: event_count
+SELECT count(*) FROM events
+
+-- name: aggregate_difference
+-- Rows that differ between the table and a recount of every stored event.
+WITH recount AS (
+    SELECT date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(item_id, '') AS item_id,
+           coalesce(campaign_id, '') AS campaign_id, kind, count(*) AS events, count(DISTINCT user_id) AS users,
+           coalesce(sum(value::numeric), 0) AS value
+    FROM events GROUP BY 1, 2, 3, 4
+)
+SELECT count(*) FROM (
+    (SELECT * FROM recount EXCEPT SELECT * FROM engagement_hourly)
+    UNION ALL
+    (SELECT * FROM engagement_hourly EXCEPT SELECT * FROM recount)
+) AS different
