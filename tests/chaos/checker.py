@@ -1,7 +1,7 @@
 """Checks the invariants of a run that has settled: the stores against the topic's own messages.
 
-The expected state is worked out from the messages by rules written a second time (``expected_rules.py``), and each store
-is read with its plain driver: no code of the pipeline decides what is right.
+The expected state is worked out from the messages by rules written a second time (``expected_rules.py``), and each
+store is read with its plain driver: no code of the pipeline decides what is right.
 """
 
 from __future__ import annotations
