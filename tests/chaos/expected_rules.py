@@ -17,6 +17,18 @@ import msgspec
 
 #: How strongly one engagement of a kind counts (docs/recommendations.md); every other kind counts 1.
 KIND_WEIGHTS = {"view": 0.2, "click": 0.4, "return": 0.0}
+#: Every reason that a rule gives. A dead letter with another one was refused by a store.
+RULE_REASONS = frozenset(
+    [
+        *("empty_message", "invalid_utf8", "invalid_json", "not_an_object", "forbidden_characters"),
+        *("user_id_missing", "message_id_missing", "kind_missing", "occurred_at_missing", "occurred_at_invalid"),
+        *("user_id_not_a_string", "message_id_not_a_string", "kind_not_a_string", "text_not_a_string"),
+        *("item_id_not_a_string", "campaign_id_not_a_string", "value_not_a_number", "value_not_finite"),
+        *("version_not_an_integer", "version_out_of_range", "unknown_fields_not_storable", "occurred_at_in_future"),
+        *("user_id_length", "message_id_length", "kind_length", "item_id_length", "campaign_id_length"),
+        "no_text_and_no_item",
+    ]
+)
 HOUR_MS = 3_600_000
 _DAY_MS = 24 * HOUR_MS
 
