@@ -9,7 +9,7 @@ from include.settings import Settings
 from tests.chaos.checker_readers import READERS, query_warehouse
 from tests.chaos.checker_report import Report
 from tests.chaos.checker_stores import find_missing
-from tests.chaos.expected import POISON, Expected, hash_or_none
+from tests.chaos.expected import POISON, Expected, hash_optional
 from tests.chaos.expected_rules import RULE_REASONS
 from tests.chaos.expected_topic import TopicMessage, read_topic
 
@@ -21,7 +21,7 @@ _SEVERAL = "SELECT count(*) FROM (SELECT 1 FROM letters GROUP BY shard, offset H
 _JOINED = "SELECT letters.reason, messages.reason FROM letters LEFT JOIN messages USING (shard, offset)"
 _CHANGED = """
 SELECT count(*) FROM letters JOIN messages USING (shard, offset)
-WHERE letters.value_hash IS NOT messages.value_hash OR letters.key_hash IS NOT messages.key_hash
+WHERE letters.value_hash <> messages.value_hash OR letters.key_hash <> messages.key_hash
    OR letters.published_at <> messages.published_at
 """
 _POISON_BATCHES = """
@@ -96,4 +96,4 @@ def _letter_row(message: TopicMessage, topic: str) -> tuple[Any, ...] | None:
     if headers.get("origin") != origin or headers.get("topic") != topic or message.key != origin.encode():
         return None
     key = message.headers.get("key")
-    return shard, offset, reason, published_at, hash_or_none(key), hash_or_none(message.value)
+    return shard, offset, reason, published_at, hash_optional(key), hash_optional(message.value)

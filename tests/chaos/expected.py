@@ -129,9 +129,9 @@ def load_topic(expected: Expected, settings: KafkaSettings, is_poison: IsPoison)
     expected.load(read_topic(settings, settings.topic), settings.topic, is_poison)
 
 
-def hash_or_none(data: bytes | None) -> str | None:
-    """A digest of bytes that may be absent."""
-    return None if data is None else hash_bytes(data)
+def hash_optional(data: bytes | None) -> str:
+    """A digest of bytes, empty if they are absent."""
+    return "" if data is None else hash_bytes(data)
 
 
 class _Verdict(NamedTuple):
@@ -152,7 +152,7 @@ def _judge(message: TopicMessage, topic: str, is_poison: IsPoison) -> _Verdict:
 def _message_row(message: TopicMessage, verdict: _Verdict) -> tuple[Any, ...]:
     reason, event = verdict
     content = (None, None, None) if event is None or reason else (event.event_id, event.version, event.digest)
-    hashes = (hash_or_none(message.key), hash_or_none(message.value))
+    hashes = (hash_optional(message.key), hash_optional(message.value))
     return message.shard, message.offset, reason, *content, message.published_at, *hashes
 
 

@@ -89,7 +89,7 @@ def _read_partition(consumer: Consumer, topic: str, partition: int, low: int, hi
     consumer.assign([TopicPartition(topic, partition, low)])
     position, deadline = low, time.monotonic() + _STALL_S
     while position < high:
-        for message in consumer.consume(_CHUNK, timeout=1):
+        for message in consumer.consume(min(_CHUNK, high - position), timeout=1):
             error, offset = message.error(), message.offset()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)

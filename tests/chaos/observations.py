@@ -48,6 +48,26 @@ class ServedReads:
     regressions: int = 0
 
 
+class VersionWatch:
+    """Counts reads of lists, and those that are older than an earlier read of the same user. Not for several threads."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, int] = {}
+        self._reads = self._regressions = 0
+
+    def see(self, user: str, version: int) -> None:
+        """One list that was returned for ``user``; its version is the time it was made."""
+        newest = self._newest.get(user, version)
+        self._reads += 1
+        self._regressions += version < newest
+        self._newest[user] = max(version, newest)
+
+    @property
+    def served(self) -> ServedReads:
+        """The counts so far."""
+        return ServedReads(self._reads, self._regressions)
+
+
 def not_poison(_origin: str, _payload: bytes | None) -> bool:
     """There are no poison messages."""
     return False
