@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import batched, pairwise
+from itertools import batched
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,8 +25,8 @@ _MAX_TEXT = 200
 #: docs/recommendations.md: the weight of an engagement halves every 30 days. Half-lives beyond the last do not count.
 _HALF_LIFE_MS = 30 * 86_400_000
 _MAX_HALF_LIVES = 1_000
-#: Lists round their scores to six digits; sums in another order differ in the last bits.
-_TOLERANCE = 2e-6
+#: Lists round their scores to six digits.
+_ROUNDING = 1e-6
 
 _CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _BY_HOUR = "SELECT item_id, hour, sum(weight) FROM events WHERE item_id IS NOT NULL GROUP BY item_id, hour"
@@ -128,15 +129,10 @@ def _popular_scores(expected: Expected, as_of: int) -> dict[str, float]:
 def _count_wrong(stored: PackedList, scores: Mapping[str, float]) -> int:
     """How many places have a wrong item or score. Items whose scores are equal may change places."""
     best = sorted(scores.values(), reverse=True)[:_MAX_ITEMS]
-    listed = [(item, score) for item, score, *_ in stored.items]
-    wrong = abs(len(best) - len(listed)) + len(listed) - len({item for item, _ in listed})
-    for (item, score), due in zip(listed, best, strict=False):
-        wrong += not (_is_near(score, due) and _is_near(score, scores.get(item, -1)))
-    return wrong + sum(later > earlier for (_, earlier), (_, later) in pairwise(listed))
-
-
-def _is_near(one: float, other: float) -> bool:
-    return abs(one - other) <= _TOLERANCE + 1e-9 * abs(other)
+    wrong = abs(len(best) - len(stored.items))
+    for (item, score, *_), due in zip(stored.items, best, strict=False):
+        wrong += not math.isclose(scores.get(item, -1), due, rel_tol=1e-9) or abs(score - due) > _ROUNDING
+    return wrong
 
 
 def _title(expected: Expected, item: str) -> str | None:

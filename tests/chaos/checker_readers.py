@@ -6,9 +6,10 @@ Every read sees all acknowledged writes: from the primary, the leader, or with s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import batched
+from itertools import batched, product
 from typing import Any, NamedTuple
 
 import neo4j
@@ -83,16 +84,18 @@ def _unescape_name(name: str) -> str:
 
 
 def read_milvus(settings: Settings, _prefix: str = "") -> Iterator[StoredEvent]:
-    """Every row with its vector, in ranges of the key, which is hexadecimal."""
+    """Every row with its vector; if they are many, in ranges of the key, which is hexadecimal."""
     name = f"{settings.milvus.message_collection}_{settings.embed.generation.name}"
     with closing(open_milvus(settings.milvus)) as client:
-        total = count_rows(client, name)
-        digits = 0
-        while total > _MILVUS_ROWS * len(_HEX) ** digits:
-            digits += 1
-        for start in _prefixes(digits) if total else ():
-            condition = f'id like "{start}%"' if start else 'id >= ""'
-            yield from map(_milvus_event, query_rows(client, name, condition))
+        if not client.has_collection(name, timeout=_MILVUS_TIMEOUT_S):
+            return
+        rows = query_rows(client, name, 'id >= ""', limit=_MILVUS_ROWS)
+        if len(rows) < _MILVUS_ROWS:
+            yield from map(_milvus_event, rows)
+            return
+        digits = math.ceil(math.log(count_rows(client, name) / _MILVUS_ROWS, len(_HEX)))
+        for start in map("".join, product(_HEX, repeat=max(1, digits))):
+            yield from map(_milvus_event, query_rows(client, name, f'id like "{start}%"'))
 
 
 def open_milvus(settings: MilvusSettings) -> MilvusClient:
@@ -100,10 +103,16 @@ def open_milvus(settings: MilvusSettings) -> MilvusClient:
     return MilvusClient(settings.uri, token=settings.token, timeout=20)
 
 
-def query_rows(client: MilvusClient, collection: str, condition: str) -> list[dict[str, Any]]:
-    """The rows that a filter selects, with every field."""
+def query_rows(client: MilvusClient, collection: str, condition: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The rows that a filter selects, with every field; at most ``limit`` of them."""
+    options = {} if limit is None else {"limit": limit}
     rows: list[dict[str, Any]] = client.query(
-        collection, filter=condition, output_fields=["*"], consistency_level="Strong", timeout=_MILVUS_TIMEOUT_S
+        collection,
+        filter=condition,
+        output_fields=["*"],
+        consistency_level="Strong",
+        timeout=_MILVUS_TIMEOUT_S,
+        **options,
     )
     return rows
 
@@ -116,10 +125,6 @@ def count_rows(client: MilvusClient, collection: str) -> int:
         collection, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=_MILVUS_TIMEOUT_S
     )
     return int(row["count(*)"])
-
-
-def _prefixes(digits: int) -> list[str]:
-    return [""] if digits == 0 else [start + digit for start in _prefixes(digits - 1) for digit in _HEX]
 
 
 def _milvus_event(row: dict[str, Any]) -> StoredEvent:

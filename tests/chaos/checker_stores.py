@@ -90,7 +90,7 @@ def _check_set(expected: Expected, report: Report, store: str, reader: StoreRead
 
 def _compare(expected: Expected, reader: StoreReader, chunk: Sequence[StoredEvent]) -> list[tuple[str, str]]:
     """The fields that differ, with the event. An event that should not be there at all is left out."""
-    events = expected.find_events([event.event_id for event in chunk], reader.fields)
+    events = expected.find_events([event.event_id for event in chunk], reader.fields, reader.condition)
     return [
         (name, event.event_id)
         for event in chunk

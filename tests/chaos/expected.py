@@ -58,7 +58,7 @@ ON CONFLICT (event_id) DO UPDATE SET
     extra = excluded.extra, text_hash = excluded.text_hash, hour = excluded.hour, weight = excluded.weight
 WHERE excluded.version > version OR (excluded.version = version AND excluded.digest > digest)
 """
-_FIND_EVENTS = "SELECT {columns} FROM events WHERE event_id IN (SELECT value FROM json_each(?))"
+_FIND_EVENTS = "SELECT {columns} FROM events WHERE {condition} AND event_id IN (SELECT value FROM json_each(?))"
 
 type IsPoison = Callable[[str, bytes | None], bool]
 
@@ -96,10 +96,12 @@ class Expected:
         """The only value of a query."""
         return self._connection.execute(query, parameters).fetchone()[0]
 
-    def find_events(self, ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """These columns of those of the events that exist, by id."""
+    def find_events(
+        self, ids: Sequence[str], columns: Sequence[str], condition: str = "true"
+    ) -> dict[str, dict[str, Any]]:
+        """These columns of those of the events that exist and meet the condition, by id."""
         names = ["event_id", *columns]
-        query = _FIND_EVENTS.format(columns=", ".join(names))
+        query = _FIND_EVENTS.format(columns=", ".join(names), condition=condition)
         rows = self._connection.execute(query, (json.dumps(list(ids)),))
         return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows}
 

@@ -40,8 +40,7 @@ class OffsetSample:
     shards: Mapping[int, Position]
 
 
-@dataclass(frozen=True)
-class ServedReads:
+class ServedReads(NamedTuple):
     """How many lists the reader returned, and how many of them were older than one it had returned for that user."""
 
     reads: int = 0
@@ -49,7 +48,7 @@ class ServedReads:
 
 
 class VersionWatch:
-    """Counts reads of lists, and those that are older than an earlier read of the same user. Not for several threads."""
+    """Counts reads of lists, and those older than an earlier read of the same user. Not for several threads."""
 
     def __init__(self) -> None:
         self._newest: dict[str, int] = {}
