@@ -39,6 +39,7 @@ _TIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
     r"(?:([Zz])|([+-])([0-9]{2}):?([0-9]{2}))"
 )
+_FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1 = -62_135_596_800_000
 _YEAR_10000 = 253_402_300_800_000
@@ -131,7 +132,7 @@ def _parse(payload: bytes | None) -> dict[str, Any]:
 
 
 def _check_characters(text: str) -> None:
-    if any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text):
+    if _FORBIDDEN.search(text):
         _refuse("forbidden_characters")
 
 

@@ -84,8 +84,11 @@ class ChaosState:
         self._runs = count()
 
     def message(self, user: str, message_id: str, **fields: Any) -> dict[str, Any]:
-        """The fields of a purchase of item i, with these changes; None removes a field."""
-        required = {"kind": "purchase", "occurred_at": "2024-03-01T10:00:00Z", "item_id": "i"}
+        """The fields of a purchase, with these changes; None removes a field.
+
+        It is so old that it does not change how popular an item is that was bought lately.
+        """
+        required = {"kind": "purchase", "occurred_at": "2024-03-01T10:00:00Z", "item_id": "item1"}
         message = {"user_id": self.prefix + user, "message_id": message_id, **required, **fields}
         if message["item_id"] is not None:
             message["item_id"] = self.prefix + message["item_id"]
@@ -118,13 +121,17 @@ class ChaosState:
                 if published is not None:
                     break
 
-    def derive(self, steps: Steps | None = None) -> None:
-        """Recount the touched hours and rebuild profiles and lists."""
+    def derive(self, steps: Steps | None = None, *, lists: bool = True) -> None:
+        """Recount the touched hours and rebuild profiles and lists; without lists it is faster."""
         steps = steps or self.steps
         aggregate(steps.engagement, None)
         ref = select_users(f"{self.prefix}-{next(self._runs)}", self.settings.pipeline, steps.precompute)
         for chunk in range(ref.chunks):
             build_profiles(ref, chunk, steps.precompute)
+        if not lists:
+            activity = self.steps.precompute.activity
+            activity.clear_changed_users(activity.read_changed_users())
+            return
         for chunk in range(ref.chunks):
             recommend(ref, chunk, steps.precompute)
         publish(ref, self.settings.pipeline, steps.precompute)
@@ -132,7 +139,7 @@ class ChaosState:
     def replay(self, since: int = 0) -> None:
         """Ingest everything published since then (ms since 1970) again, as a backfill does."""
         self.ingest(published=(since, _FAR_FUTURE_MS))
-        self.derive()
+        self.derive(lists=False)
 
     def without(self, sink: str) -> Steps:
         """The steps, but for one sink."""
@@ -197,6 +204,7 @@ def correct_messages(state: ChaosState) -> Iterator[dict[str, Any] | bytes]:
         at = (today - timedelta(days=number % 9, hours=number % 24, milliseconds=number)).isoformat()
         fields = {"kind": kinds[number % 5], "item_id": f"item{number % 13}", "occurred_at": at, "text": text}
         yield message(f"user{number % 10}", f"m{number}", campaign_id=f"{state.prefix}c{number % 3}", **fields)
+    yield message("user3", "moves", text="e", occurred_at="2024-02-02T02:02:02Z")  # alone in its hour
     yield from [message("user1", f"m{number}", kind="view") for number in (1, 1, 11)]  # an equal version, other content
     yield message("user2", "loses text", text="a")
     yield message("user2", "loses text", version=1)
@@ -204,6 +212,9 @@ def correct_messages(state: ChaosState) -> Iterator[dict[str, Any] | bytes]:
     yield message("user2", "gains text", version=1)
     yield message("user3", "loses item", text="d", value=1.5)
     yield message("user3", "loses item", version=1, text="d", item_id=None, kind="message")
+    moved = {"kind": "view", "occurred_at": "2024-03-02T11:59:59.9999Z", "item_id": "item2", "campaign_id": "spring"}
+    yield message("user3", "moves", version=1, text="e", **moved)
+    yield from [message("twice", name, text=name[:4]) for name in ("same 1", "same 2", "once")]
     yield message("without texts", "one", value=0.1, **{"$odd.name": {"＄": [1, 2.5, None]}, "big": 2**62})
     yield message("without texts", "old", occurred_at="1900-01-01T00:00:00Z")
     yield message("without texts", "old", occurred_at="1900-01-01T00:00:00Z")
@@ -223,9 +234,10 @@ def open_state(environment: Mapping[str, str]) -> Iterator[ChaosState]:
         state = ChaosState(environment, steps, publisher)
         messages = list(correct_messages(state))
         # Two batches, and the first message again: revisions meet in the batch, across batches, and repeat.
-        state.publish(*messages[: TEXTS + 4])
+        state.publish(*messages[: TEXTS + 5])
         state.ingest()
-        state.publish(*messages[TEXTS + 4 :], messages[0])
+        state.derive(lists=False)
+        state.publish(*messages[TEXTS + 5 :], messages[0])
         state.ingest()
         state.derive()
         yield state

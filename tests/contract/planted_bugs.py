@@ -67,9 +67,9 @@ def _now_ms() -> int:
 @_breaks(1, 5)
 def commit_without_waiting_for_neo4j(state: ChaosState) -> Iterator[Planted]:
     since = _now_ms()
-    state.publish(state.message("user1", "early commit", item_id="item1"))
+    state.publish(state.message("user1", "early commit"))
     state.ingest(state.without("neo4j"))
-    state.derive()
+    state.derive(lists=False)
     yield Planted()
     state.replay(since)
 
@@ -81,10 +81,10 @@ def mongo_keeps_the_first_revision(state: ChaosState) -> Iterator[Planted]:
             return []
 
     since = _now_ms()
-    state.publish(state.message("user1", "m1", version=7))
+    state.publish(state.message("user2", "gains text", version=3, text="b c"))
     with closing(FirstWins(state.settings.mongo)) as sink:
         state.ingest(state.with_sink("mongo", upsert=sink.upsert))
-    state.derive()
+    state.derive(lists=False)
     yield Planted()
     state.replay(since)
 
@@ -106,7 +106,7 @@ def milvus_takes_an_older_revision(state: ChaosState) -> Iterator[Planted]:
     with closing(LastWins(settings.milvus, settings.embed.generation, SHARDS)) as sink:
         steps = state.with_stage("stored_versions", compare=find_nothing)
         state.ingest(replace(steps, sinks=state.with_sink("milvus", upsert=sink.upsert).sinks))
-    state.derive()
+    state.derive(lists=False)
     yield Planted()
     state.replay(since)
 
@@ -138,12 +138,12 @@ def vectors_of_a_batch_change_places(state: ChaosState) -> Iterator[Planted]:
     messages = [state.message("user1", f"place {text}", text=text) for text in ("one way", "another way")]
     state.publish(*messages)
     state.ingest(state.with_sink("milvus", upsert=upsert_reversed))
-    state.derive()
+    state.derive(lists=False)
     yield Planted()
     # The sink leaves equal revisions alone: only newer ones mend it.
     state.publish(*({**message, "version": 1} for message in messages))
     state.ingest()
-    state.derive()
+    state.derive(lists=False)
 
 
 @_breaks(2)
@@ -153,11 +153,11 @@ def the_embedder_embeds_another_text(state: ChaosState) -> Iterator[Planted]:
     message = state.message("user1", "mixed", text="quite something else")
     state.publish(message)
     state.ingest(replace(state.steps, embed=replace(ports, embedder=mixed)))
-    state.derive()
+    state.derive(lists=False)
     yield Planted()
     state.publish({name: value for name, value in {**message, "version": 1}.items() if name != "text"})
     state.ingest()
-    state.derive()
+    state.derive(lists=False)
 
 
 @_breaks(8)
@@ -311,10 +311,10 @@ def an_hour_is_cleared_and_not_recounted(state: ChaosState) -> Iterator[Planted]
     state.publish(state.message("user1", "not counted", occurred_at="2024-05-05T05:05:05Z"))
     state.ingest()
     engagement.clear_hours(engagement.read_touched_hours())
-    state.derive()
+    state.derive(lists=False)
     yield Planted()
     engagement.recount(["2024-05-05T05:00:00+00:00"])
-    state.derive()
+    state.derive(lists=False)
 
 
 @_breaks(8)
@@ -325,11 +325,11 @@ def a_profile_is_not_rebuilt(state: ChaosState) -> Iterator[Planted]:
     state.ingest()
     marks = activity.read_changed_users()
     activity.clear_changed_users(marks)
-    state.derive()
+    state.derive(lists=False)
     yield Planted()
-    state.publish(state.message("user5", "marks the user"))
+    state.publish(state.message("user5", "marks the user", item_id="item5"))
     state.ingest()
-    state.derive()
+    state.derive(lists=False)
 
 
 @_breaks(8)
@@ -337,10 +337,10 @@ def the_profile_of_a_user_without_texts_is_left_behind(state: ChaosState) -> Ite
     only = state.message("one text", "only", text="soon gone")
     state.publish(only)
     state.ingest()
-    state.derive()
+    state.derive(lists=False)
     state.publish({name: value for name, value in {**only, "version": 1}.items() if name != "text"})
     state.ingest()
-    state.derive(state.with_precompute("profiles", delete=lambda users: None))
+    state.derive(state.with_precompute("profiles", delete=lambda users: None), lists=False)
     yield Planted()
     state.steps.precompute.profiles.delete([only["user_id"]])
 
