@@ -75,8 +75,8 @@ def check_conservation(
         if batch.mode != "lost" and batch.start >= progress.ranges[batch.shard].low:
             _check_batch(expected, report, batch)
     for shard, (low, high) in progress.ranges.items():
-        live = [batch for batch in batches if batch.shard == shard and batch.mode == "live"]
-        _check_cover(report, shard, live, low, high)
+        live = [(batch.start, batch.end) for batch in batches if batch.shard == shard and batch.mode == "live"]
+        check_cover(report, shard, live, Range(low, high))
         stored = expected.value("SELECT count(*) FROM messages WHERE shard = ?", shard)
         lost = published.get(shard, 0) - stored
         report.add(3, max(0, lost), f"shard {shard} has {stored:,} messages, but {lost:,} more were acknowledged")
@@ -105,15 +105,14 @@ def _check_reasons(report: Report, name: str, actual: Mapping[str, int], recount
         report.add(3, abs(has - should), f"{name} {has:,} dead letters with {reason}; the topic has {should:,}")
 
 
-def _check_cover(report: Report, shard: int, batches: Sequence[_Batch], low: int, high: int) -> None:
-    """The live batches of a shard follow each other without gap or overlap, from the first message to the last."""
-    ends = [max(low, batches[0].start) if batches else low, *(batch.end for batch in batches)]
-    starts = [*(batch.start for batch in batches), high]
+def check_cover(report: Report, shard: int, batches: Sequence[tuple[int, int]], offsets: Range) -> None:
+    """The live batches of a shard, in order, follow each other from its first message to its last."""
+    first = min(offsets.low, batches[0][0]) if batches else offsets.low  # retention may have removed what was ingested
+    ends = [first, *(end for _, end in batches)]
+    starts = [*(start for start, _ in batches), offsets.high]
     for end, start in zip(ends, starts, strict=True):
-        what = "in no batch" if start > end else "in two batches"
-        report.add(
-            3, abs(start - end), f"{abs(start - end):,} offsets of shard {shard}, from {min(start, end)}, are {what}"
-        )
+        number, what = abs(start - end), "in no batch" if start > end else "in two batches"
+        report.add(3, number, f"{number:,} offsets of shard {shard}, from {min(start, end):,} on, are {what}")
 
 
 def check_offsets(expected: Expected, report: Report, progress: Progress, samples: Sequence[OffsetSample]) -> None:

@@ -86,7 +86,7 @@ def _read_letters(settings: Settings, report: Report) -> Iterator[tuple[Any, ...
 
 def _letter_row(message: TopicMessage, topic: str) -> tuple[Any, ...] | None:
     """A row of ``letters``; None if its headers and its key do not name one origin in the topic of events."""
-    headers = {name: value.decode() for name, value in message.headers.items() if name != "key"}
+    headers = {name: value.decode(errors="replace") for name, value in message.headers.items()}
     try:
         shard, offset, published_at = (int(headers[name]) for name in ("shard", "offset", "published_at"))
         reason = headers["reason"]

@@ -23,13 +23,17 @@ _CHUNK = 1_000
 _MAX_ITEMS = 60
 _MAX_TEXT = 200
 #: docs/recommendations.md: the weight of an engagement halves every 30 days. Half-lives beyond the last do not count.
-_HALF_LIFE_MS = 30 * 86_400_000
+_DAY_MS = 86_400_000
+_HALF_LIFE_MS = 30 * _DAY_MS
 _MAX_HALF_LIVES = 1_000
+_FIRST_HOUR = -(2**62)
 #: Lists round their scores to six digits.
 _ROUNDING = 1e-6
 
 _CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _BY_HOUR = "SELECT item_id, hour, sum(weight) FROM events WHERE item_id IS NOT NULL GROUP BY item_id, hour"
+# Users who had an event lately, by the hour: their lists are refreshed before they expire.
+_ACTIVE = "INSERT INTO active SELECT DISTINCT user_id FROM events WHERE hour >= {since}"
 _TITLE = """
 SELECT text FROM events WHERE item_id = ? AND text IS NOT NULL AND kind <> 'message'
 ORDER BY occurred_at DESC, event_id LIMIT 1
@@ -64,19 +68,32 @@ def check_lists(settings: Settings, expected: Expected, report: Report) -> None:
     report.checked(8)
     (now,) = next(query_warehouse(settings, _CLOCK))
     problems: defaultdict[str, list[str]] = defaultdict(list)
+    _find_active_users(settings, expected, now)
     for chunk in read_lists(settings):
         own = _own_items(expected, list(chunk))
+        expected.insert("DELETE FROM active WHERE user_id = ?", [(user,) for user in chunk])
         for user, packed in chunk.items():
             for problem in _find_problems(user, unpack(packed), own, now):
                 problems[problem].append(hash_bytes(user.encode()))
     for problem, users in sorted(problems.items()):
         report.add(8, len(users), f"{len(users):,} lists {problem}", sorted(users))
+    lost = [hash_bytes(user.encode()) for (user,) in expected.select("SELECT user_id FROM active")]
+    report.add(8, len(lost), f"{len(lost):,} active users have no list", sorted(lost))
     with closing(redis.Redis.from_url(settings.redis.url, socket_timeout=20)) as client:
         generation = settings.embed.generation.name
         current: Any = client.get("recs:current")
         popular: Any = client.get(f"popular:{generation}")
     report.add(8, current != generation.encode(), "recs:current names another generation")
     _check_popular(settings, expected, report, None if popular is None else unpack(popular), now)
+
+
+def _find_active_users(settings: Settings, expected: Expected, now: int) -> None:
+    """Fill the table ``active`` with the users who must have a list."""
+    days = settings.pipeline.active_days
+    newest = expected.value("SELECT max(occurred_at) FROM events")
+    as_of = newest if settings.pipeline.as_of == "newest_event" and newest is not None else now
+    expected.execute("CREATE TABLE active (user_id TEXT PRIMARY KEY) WITHOUT ROWID")
+    expected.execute(_ACTIVE.format(since=_FIRST_HOUR if days is None else as_of - days * _DAY_MS))
 
 
 def _own_items(expected: Expected, users: Sequence[str]) -> dict[str, set[str]]:

@@ -22,7 +22,8 @@ from pymilvus import MilvusClient
 from include.settings import MilvusSettings, MongoSettings, Neo4jSettings, Settings
 
 CHUNK = 2_000
-_MILVUS_ROWS = 8_000  # a query returns at most 16,384
+#: Rows to read at once; Milvus returns at most 16,384.
+MILVUS_ROWS = 8_000
 _MILVUS_TIMEOUT_S = 60
 _HEX = "0123456789abcdef"
 
@@ -89,11 +90,11 @@ def read_milvus(settings: Settings, _prefix: str = "") -> Iterator[StoredEvent]:
     with closing(open_milvus(settings.milvus)) as client:
         if not client.has_collection(name, timeout=_MILVUS_TIMEOUT_S):
             return
-        rows = query_rows(client, name, 'id >= ""', limit=_MILVUS_ROWS)
-        if len(rows) < _MILVUS_ROWS:
+        rows = query_rows(client, name, 'id >= ""', limit=MILVUS_ROWS)
+        if len(rows) < MILVUS_ROWS:
             yield from map(_milvus_event, rows)
             return
-        digits = math.ceil(math.log(count_rows(client, name) / _MILVUS_ROWS, len(_HEX)))
+        digits = math.ceil(math.log(count_rows(client, name) / MILVUS_ROWS, len(_HEX)))
         for start in map("".join, product(_HEX, repeat=max(1, digits))):
             yield from map(_milvus_event, query_rows(client, name, f'id like "{start}%"'))
 

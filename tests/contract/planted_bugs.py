@@ -382,3 +382,11 @@ def a_stranger_gets_a_list(state: ChaosState) -> Iterator[Planted]:
         client.set(f"recs:{generation}:{state.prefix}stranger", popular, ex=60)
         yield Planted()
         client.delete(f"recs:{generation}:{state.prefix}stranger")
+
+
+@_breaks(8)
+def the_list_of_an_active_user_is_lost(state: ChaosState) -> Iterator[Planted]:
+    with closing(redis.Redis.from_url(state.settings.redis.url)) as client:
+        client.delete(f"recs:{state.settings.embed.generation.name}:{state.prefix}user1")
+    yield Planted()
+    state.derive()

@@ -9,7 +9,9 @@ from unittest.mock import ANY
 import pytest
 from psycopg2 import connect
 
+from tests.chaos import checker_readers
 from tests.chaos.checker import check_replay
+from tests.chaos.checker_readers import read_milvus
 from tests.chaos.observations import Observations, ServedReads
 from tests.contract.chaos_state import SHARDS, ChaosState, open_state, unique_name
 from tests.contract.conftest import Servers
@@ -64,6 +66,13 @@ def test_a_correct_state_has_no_violation(state: ChaosState) -> None:
     assert set(violations.counts) == {1, 2, 3, 4, 5, 8, 9, 10, 11}
     assert set(violations.unchecked) == {6, 7}
     assert check_replay(state.settings, state.replay, state.prefix).counts == {6: 0}
+
+
+def test_many_vectors_are_read_in_ranges_of_the_key(state: ChaosState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than a query may return are read completely, each once."""
+    together = sorted(event.event_id for event in read_milvus(state.settings))
+    monkeypatch.setattr(checker_readers, "MILVUS_ROWS", len(together) // 2)
+    assert sorted(event.event_id for event in read_milvus(state.settings)) == together
 
 
 @pytest.mark.parametrize("name", BUGS)

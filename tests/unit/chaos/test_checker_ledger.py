@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.checker_ledger import Progress, check_offsets
+from tests.chaos.checker_ledger import Progress, check_cover, check_offsets
 from tests.chaos.checker_report import Report
 from tests.chaos.expected import open_expected
+from tests.chaos.expected_topic import Range
 from tests.chaos.observations import OffsetSample, Position, VersionWatch
 
 
@@ -53,3 +54,23 @@ def test_an_older_list_is_a_regression_until_a_newer_one_is_read() -> None:
     for user, version in [("a", 5), ("b", 1), ("a", 5), ("a", 4), ("a", 6), ("b", 0)]:
         watch.see(user, version)
     assert watch.served == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("batches", "count"),
+    [
+        ([(0, 4), (4, 9)], 0),
+        ([(-3, 4), (4, 9)], 0),
+        ([(2, 4), (4, 9)], 2),
+        ([(0, 4), (5, 9)], 1),
+        ([(0, 5), (4, 9)], 1),
+        ([(0, 4), (4, 8)], 1),
+        ([], 9),
+    ],
+)
+def test_batches_must_cover_every_offset_once(batches: list[tuple[int, int]], count: int) -> None:
+    """Every offset of [0, 9) that is in no batch, or in two, is a violation; earlier ones may be gone."""
+    report = Report()
+    report.checked(3)
+    check_cover(report, 0, batches, Range(0, 9))
+    assert report.violations().counts[3] == count
