@@ -7,12 +7,14 @@ store is read with its plain driver: no code of the pipeline decides what is rig
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from include.settings import Settings
 from tests.chaos.checker_derived import check_hours, check_profiles
 from tests.chaos.checker_ledger import check_conservation, check_drained, check_offsets, read_progress
 from tests.chaos.checker_letters import check_letters, check_neighbours
 from tests.chaos.checker_lists import check_lists
+from tests.chaos.checker_readers import count_vectors
 from tests.chaos.checker_replay import compare_snapshots, take_snapshot
 from tests.chaos.checker_report import Report
 from tests.chaos.checker_stores import check_stores
@@ -29,14 +31,16 @@ def check(settings: Settings, observations: Observations, prefix: str = "") -> V
     report = Report()
     report.skip(6, "call check_replay")
     report.skip(7, "tests/unit/pipeline/test_order.py and make histories check it on random histories in memory")
-    with open_expected() as expected:
+    with open_expected() as expected, ThreadPoolExecutor(1) as pool:
+        counting = pool.submit(count_vectors, settings)  # Milvus waits for its clock, whatever it is asked
         load_topic(expected, settings.kafka, observations.is_poison)
-        check_stores(settings, expected, report, prefix)
+        vectors = counting.result()
+        check_stores(settings, expected, report, vectors.messages, prefix)
         check_letters(settings, expected, report)
         check_neighbours(settings, expected, report)
         _check_progress(settings, expected, report, observations)
         check_hours(settings, expected, report)
-        check_profiles(settings, expected, report)
+        check_profiles(settings, expected, report, vectors.profiles)
         check_lists(settings, expected, report)
     _check_observed(report, observations)
     return report.violations()

@@ -11,7 +11,7 @@ from operator import itemgetter
 import numpy as np
 
 from include.settings import Settings
-from tests.chaos.checker_readers import count_rows, open_milvus, query_rows, query_warehouse
+from tests.chaos.checker_readers import open_milvus, query_rows, query_warehouse
 from tests.chaos.checker_report import Report
 from tests.chaos.checker_stores import is_same_direction, read_text_vectors
 from tests.chaos.expected import Expected
@@ -65,8 +65,11 @@ def check_hours(settings: Settings, expected: Expected, report: Report) -> None:
     report.add(8, users, f"{users:,} users wait for their lists")
 
 
-def check_profiles(settings: Settings, expected: Expected, report: Report) -> None:
-    """Compare every profile with the centred mean of the user's text vectors, and look for profiles of nobody."""
+def check_profiles(settings: Settings, expected: Expected, report: Report, total: int) -> None:
+    """Compare every profile with the centred mean of the user's text vectors, and look for profiles of nobody.
+
+    ``total`` is the number of profiles in Milvus.
+    """
     report.checked(8)
     name = f"{settings.milvus.profile_collection}_{settings.embed.generation.name}"
     centre = _read_centre(settings)
@@ -75,7 +78,6 @@ def check_profiles(settings: Settings, expected: Expected, report: Report) -> No
     left: list[str] = []
     found = 0
     with closing(open_milvus(settings.milvus)) as client:
-        total = count_rows(client, name)
         users = (user for (user,) in expected.select("SELECT DISTINCT user_id FROM events ORDER BY user_id"))
         for chunk in batched(users, _USERS_PER_QUERY):
             rows = query_rows(client, name, _any_of(chunk)) if total else []

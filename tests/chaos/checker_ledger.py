@@ -11,7 +11,7 @@ from tests.chaos.checker_report import Report
 from tests.chaos.checker_stores import find_missing
 from tests.chaos.expected import POISON, Expected
 from tests.chaos.expected_rules import RULE_REASONS
-from tests.chaos.expected_topic import Range, read_group_offsets, read_ranges
+from tests.chaos.expected_topic import Range, read_offsets
 from tests.chaos.observations import OffsetSample, Position
 
 _BATCHES = """
@@ -62,7 +62,8 @@ class Progress(NamedTuple):
 def read_progress(settings: Settings) -> Progress:
     """Read it now."""
     ledger = dict(query_warehouse(settings, _POSITIONS, {"topic": settings.kafka.topic}))
-    return Progress(read_ranges(settings.kafka, settings.kafka.topic), ledger, read_group_offsets(settings.kafka))
+    ranges, group = read_offsets(settings.kafka)
+    return Progress(ranges, ledger, group)
 
 
 def check_conservation(

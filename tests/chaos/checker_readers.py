@@ -128,6 +128,20 @@ def count_rows(client: MilvusClient, collection: str) -> int:
     return int(row["count(*)"])
 
 
+class VectorCounts(NamedTuple):
+    """The number of rows in the collections of messages and of profiles."""
+
+    messages: int
+    profiles: int
+
+
+def count_vectors(settings: Settings) -> VectorCounts:
+    """Count them: a query returns one row per key, even if there are two; a count does not."""
+    names = (settings.milvus.message_collection, settings.milvus.profile_collection)
+    with closing(open_milvus(settings.milvus)) as client:
+        return VectorCounts(*(count_rows(client, f"{name}_{settings.embed.generation.name}") for name in names))
+
+
 def _milvus_event(row: dict[str, Any]) -> StoredEvent:
     fields = {name: row[name] for name in ("user_id", "occurred_at", "version", "digest")}
     return StoredEvent(row["id"], fields, np.asarray(row["vector"], dtype=np.float32))

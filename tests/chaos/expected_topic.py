@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -33,41 +34,38 @@ class Range(NamedTuple):
     high: int
 
 
-def read_ranges(settings: KafkaSettings, topic: str) -> dict[int, Range]:
-    """The offsets of every partition now."""
-    consumer = _open(settings)
-    try:
-        partitions = consumer.list_topics(topic, timeout=_REQUEST_S).topics[topic].partitions
-        return {
-            partition: Range(*consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_S))
-            for partition in sorted(partitions)
-        }
-    finally:
-        consumer.close()
+class Offsets(NamedTuple):
+    """Per partition: the offsets that it has, and the committed offset of the group, if it has one."""
+
+    ranges: Mapping[int, Range]
+    group: Mapping[int, int]
 
 
-def read_group_offsets(settings: KafkaSettings) -> dict[int, int]:
-    """The committed offset of each partition of the events topic that has one."""
-    partitions = [TopicPartition(settings.topic, shard) for shard in read_ranges(settings, settings.topic)]
-    consumer = _open(settings, settings.group)
-    try:
+def read_offsets(settings: KafkaSettings) -> Offsets:
+    """The offsets of the topic of events now."""
+    with closing(_open(settings, settings.group)) as consumer:
+        ranges = _read_ranges(consumer, settings.topic)
+        partitions = [TopicPartition(settings.topic, shard) for shard in ranges]
         committed = consumer.committed(partitions, timeout=_REQUEST_S)
-    finally:
-        consumer.close()
     for answer in committed:
         if answer.error is not None:
             raise KafkaException(answer.error)
-    return {answer.partition: answer.offset for answer in committed if answer.offset >= 0}
+    return Offsets(ranges, {answer.partition: answer.offset for answer in committed if answer.offset >= 0})
 
 
 def read_topic(settings: KafkaSettings, topic: str) -> Iterator[TopicMessage]:
     """Every message stored now, partition by partition. Raises ``TimeoutError`` if the broker stops delivering."""
-    consumer = _open(settings)
-    try:
-        for partition, (low, high) in read_ranges(settings, topic).items():
+    with closing(_open(settings)) as consumer:
+        for partition, (low, high) in _read_ranges(consumer, topic).items():
             yield from _read_partition(consumer, topic, partition, low, high)
-    finally:
-        consumer.close()
+
+
+def _read_ranges(consumer: Consumer, topic: str) -> dict[int, Range]:
+    partitions = consumer.list_topics(topic, timeout=_REQUEST_S).topics[topic].partitions
+    return {
+        partition: Range(*consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_S))
+        for partition in sorted(partitions)
+    }
 
 
 def _open(settings: KafkaSettings, group: str = "millrace-checker") -> Consumer:
