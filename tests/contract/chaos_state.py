@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import neo4j
 import psycopg2
+import pymongo
 
 from demo.malformed import MALFORMED
 from include import bootstrap
@@ -31,6 +32,7 @@ from include.settings import EnvironmentSettings, MilvusSettings
 from include.sources.kafka_producer import AckedProducer, Publisher
 from include.sources.kafka_topics import ensure_topics
 from tests.chaos.checker import check
+from tests.chaos.checker_readers import open_milvus
 from tests.chaos.expected_topic import read_topic
 from tests.chaos.observations import Observations, Violations
 
@@ -231,6 +233,7 @@ def open_state(environment: Mapping[str, str]) -> Iterator[ChaosState]:
         steps = _open_steps(settings, stack)
         publisher = Publisher(settings.kafka)
         stack.callback(publisher.close)
+        stack.callback(_drop, settings)
         state = ChaosState(environment, steps, publisher)
         messages = list(correct_messages(state))
         # Two batches, and the first message again: revisions meet in the batch, across batches, and repeat.
@@ -253,6 +256,17 @@ def _open_steps(settings: ChaosSettings, stack: ExitStack) -> Steps:
         engagement=enter(bootstrap.open_aggregate_port(settings)),
         precompute=enter(bootstrap.open_precompute_ports(settings)),
     )
+
+
+def _drop(settings: ChaosSettings) -> None:
+    """Drop the collections of this state: loaded ones take memory."""
+    with pymongo.MongoClient[dict[str, Any]](settings.mongo.uri) as mongo:
+        mongo.drop_database(settings.mongo.database)
+    with closing(open_milvus(settings.milvus)) as milvus:
+        for alias in (settings.milvus.message_collection, settings.milvus.profile_collection):
+            if milvus.has_collection(alias, timeout=10):
+                milvus.drop_alias(alias, timeout=10)
+                milvus.drop_collection(f"{alias}_{settings.embed.generation.name}", timeout=10)
 
 
 def unique_name() -> str:
