@@ -77,6 +77,28 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+class Inventory(Protocol):
+    """What a store of events has: one row per event, with INVENTORY_SCHEMA, including every acknowledged write."""
+
+    def scan(self, after: str = "") -> Iterator[pa.Table]:
+        """Every event whose id is greater than ``after``, strictly in order of event id, in chunks of bounded size."""
+
+    def read(self, keys: pa.Table) -> pa.Table:
+        """The events with these keys, (event_id, user_id), in any order. Those that the store lacks are left out."""
+
+    def close(self) -> None: ...
+
+
+class Contents(Inventory, Protocol):
+    """The inventory of a store that has the full contents of every event.
+
+    The contents have EVENT_SCHEMA; ``offset`` and ``published_at`` are 0, and ``replaces`` is true.
+    """
+
+    def scan_contents(self, after: str = "") -> Iterator[pa.Table]: ...
+    def read_contents(self, keys: pa.Table) -> pa.Table: ...
+
+
 class StoredVersions(Protocol):
     """The contents in the warehouse, which stores every event."""
 
@@ -115,6 +137,9 @@ class Ledger(Protocol):
 
     def record_staged(self, ref: BatchRef, counts: StageCounts) -> None: ...
     def commit(self, ref: BatchRef) -> None: ...
+    def find_open(self, topic: str) -> Sequence[BatchRef]:
+        """The batches that are claimed and not committed."""
+
     def read_position(self, topic: str, shard: int) -> int | None:
         """The end of the last committed live batch, None before the first."""
 
@@ -164,6 +189,9 @@ class UserActivity(Protocol):
         """Users with a change in a committed batch that no recommendation list reflects yet."""
 
     def clear_changed_users(self, marks: Sequence[Mark]) -> None: ...
+    def mark_changed_users(self, users: Sequence[str], batch_id: str) -> None:
+        """Count these users as changed by a batch: ``read_changed_users`` returns them once it is committed."""
+
     def find_active_users(self, since_ms: int | None) -> Sequence[str]: ...
     def filter_known_users(self, users: Sequence[str]) -> Sequence[str]:
         """Those of ``users`` who have a stored event, in the same order."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -214,7 +215,12 @@ def _encode_extra(fields: dict[str, Any]) -> str | None:
     if not unknown:
         return None
     _check_storable(unknown, _MAX_DEPTH)
-    return _CANONICAL.encode(unknown).decode()
+    return encode_unknown(unknown)
+
+
+def encode_unknown(fields: Mapping[str, Any]) -> str:
+    """``Event.extra`` of these unknown fields."""
+    return _CANONICAL.encode(fields).decode()
 
 
 def _check_storable(value: Any, depth: int) -> None:

@@ -28,30 +28,39 @@ class EmbedPorts:
 
 def embed(ref: BatchRef, ports: EmbedPorts) -> dict[str, int]:
     """Write the batch's vectors file. Returns the number of its distinct texts and of those that were new."""
-    generation = ports.embedder.generation
-    texts = _distinct_texts(ports.files.read(events_file(ref)))
-    vectors: dict[str, np.ndarray] = dict(ports.text_vectors.get(generation, list(texts)))
+    vectors, new = vectors_of(ports.files.read(events_file(ref)), ref.shard, ports.embedder, ports.text_vectors)
+    ports.files.write(vectors_file(ref), vectors_table(vectors, ports.embedder.generation.dimension))
+    return {"texts": len(vectors), "new": new}
+
+
+def vectors_of(
+    events: pa.Table, shard: int, embedder: Embedder, text_vectors: TextVectors
+) -> tuple[dict[str, np.ndarray], int]:
+    """The vectors of the texts of ``events``, by hash, and how many of the texts were new."""
+    texts = _distinct_texts(events)
+    vectors: dict[str, np.ndarray] = dict(text_vectors.get(embedder.generation, list(texts)))
     missing = texts.keys() - vectors.keys()
     # Each shard begins with a different part, so that they do not queue for the same one.
-    first = ref.shard % len(PARTS)
+    first = shard % len(PARTS)
     for part in PARTS[first:] + PARTS[:first]:
         in_part = {text_hash: texts[text_hash] for text_hash in sorted(missing) if text_hash.startswith(part)}
         if in_part:
-            vectors.update(_embed_part(part, in_part, ports))
-    ports.files.write(vectors_file(ref), vectors_table(vectors, generation.dimension))
-    return {"texts": len(texts), "new": len(missing)}
+            vectors.update(_embed_part(part, in_part, embedder, text_vectors))
+    return vectors, len(missing)
 
 
-def _embed_part(part: str, texts: dict[str, str], ports: EmbedPorts) -> dict[str, np.ndarray]:
-    generation = ports.embedder.generation
-    with ports.text_vectors.lock(generation, part):
+def _embed_part(
+    part: str, texts: dict[str, str], embedder: Embedder, text_vectors: TextVectors
+) -> dict[str, np.ndarray]:
+    generation = embedder.generation
+    with text_vectors.lock(generation, part):
         # Another shard may have embedded some of them while this one waited for the lock.
-        vectors = dict(ports.text_vectors.get(generation, list(texts)))
+        vectors = dict(text_vectors.get(generation, list(texts)))
         # Sorted by length, so that a batch of the model has little padding.
         missing = sorted(texts.keys() - vectors.keys(), key=lambda text_hash: (len(texts[text_hash]), text_hash))
         if missing:
-            embedded = ports.embedder.embed([texts[text_hash] for text_hash in missing])
-            ports.text_vectors.put(generation, missing, embedded)
+            embedded = embedder.embed([texts[text_hash] for text_hash in missing])
+            text_vectors.put(generation, missing, embedded)
             vectors.update(zip(missing, embedded, strict=True))
         return vectors
 

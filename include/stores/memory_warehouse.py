@@ -163,6 +163,9 @@ class MemoryLedger:
         self._tables.require_claim(ref).is_committed = True
         self._tables.release_changed_users(ref.batch_id)
 
+    def find_open(self, topic: str) -> Sequence[BatchRef]:
+        return [each.ref for each in self._tables.batches.values() if each.ref.topic == topic and not each.is_committed]
+
     def read_position(self, topic: str, shard: int) -> int | None:
         committed = [batch.ref.end for batch in self._find_batches(topic, shard) if batch.is_committed]
         return max(committed, default=None)
@@ -336,6 +339,9 @@ class MemoryUserActivity:
             for (batch, user), seq in self._tables.changed_users.items()
             if seq is None or Mark(user, seq) not in cleared
         }
+
+    def mark_changed_users(self, users: Sequence[str], batch_id: str) -> None:
+        self._tables.changed_users.update(dict.fromkeys(((batch_id, user) for user in users), None))
 
     def find_active_users(self, since_ms: int | None) -> Sequence[str]:
         rows = self._tables.events.values()

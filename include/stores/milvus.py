@@ -132,6 +132,14 @@ class VectorCollection:
         if not client.has_collection(self.alias, timeout=TIMEOUT_S):
             client.create_alias(self.name, self.alias, timeout=TIMEOUT_S)
 
+    def open(self, client: MilvusClient) -> bool:
+        """Load the collection for reading, and return when it answers. Returns False if it does not exist."""
+        if not client.has_collection(self.name, timeout=TIMEOUT_S):
+            return False
+        client.load_collection(self.name, timeout=READY_S)
+        self._wait_until_ready(client)
+        return True
+
     def upsert(self, client: MilvusClient, rows: Sequence[Mapping[str, Any]], partition: str = "") -> None:
         """Write rows with distinct keys, in requests of bounded size."""
         size = max(1, min(_ROWS_PER_WRITE, _BYTES_PER_WRITE // (4 * self.dimension + 256)))

@@ -94,6 +94,13 @@ class Transaction:
         rows: list[tuple[Any, ...]] = self._cursor.fetchall()
         return rows
 
+    def stream(self, statement: str, parameters: Parameters, rows: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a query from a cursor of the server, in chunks of ``rows``."""
+        with self._cursor.connection.cursor("millrace") as cursor:
+            cursor.execute(statement, parameters)
+            while chunk := cursor.fetchmany(rows):
+                yield chunk
+
     def execute_values(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Run ``statement`` with its single ``%s`` replaced by many rows of values."""
         psycopg2.extras.execute_values(self._cursor, statement, rows, page_size=500)
@@ -132,6 +139,12 @@ class Database:
         """Every row of one query, in its own transaction."""
         with self.transaction() as transaction:
             return transaction.query(statement, parameters)
+
+    def stream(self, statement: str, parameters: Parameters, rows: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of one query in chunks of ``rows``, in a transaction without time limits that ends with the last."""
+        with self.transaction() as transaction:
+            transaction.execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+            yield from transaction.stream(statement, parameters, rows)
 
     def execute(self, statement: str, parameters: Parameters | None = None) -> int:
         """Run one statement in its own transaction. Returns the number of affected rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import msgspec
 
@@ -74,6 +75,10 @@ class WarehouseLedger:
             if ref.mode == BatchMode.LIVE:
                 transaction.execute(SQL["set_committed_end"], _parameters(ref))
             transaction.execute(SQL["release_changed_users"], {"batch": ref.batch_id})
+
+    def find_open(self, topic: str) -> Sequence[BatchRef]:
+        rows = self._database.query(SQL["open_batches"], {"topic": topic})
+        return [BatchRef(topic, shard, start, end, BatchMode(mode), epoch) for shard, start, end, mode, epoch in rows]
 
     def read_position(self, topic: str, shard: int) -> int | None:
         rows = self._database.query(SQL["position"], {"topic": topic, "shard": shard})

@@ -43,6 +43,9 @@ class WarehouseUserActivity:
             keys, seqs = [mark.key for mark in chunk], [mark.seq for mark in chunk]
             self._database.execute(SQL["clear_changed_users"], {"keys": keys, "seqs": seqs})
 
+    def mark_changed_users(self, users: Sequence[str], batch_id: str) -> None:
+        self._database.execute(SQL["mark_changed"], {"users": list(users), "batch": batch_id})
+
     def find_active_users(self, since_ms: int | None) -> Sequence[str]:
         since = datetime.min.replace(tzinfo=UTC) if since_ms is None else datetime.fromtimestamp(since_ms / 1000, UTC)
         return [user for (user,) in self._database.query(SQL["active_users"], {"since": since})]

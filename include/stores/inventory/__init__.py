@@ -1,0 +1,1 @@
+"""What each store of events has, in order of event id: one adapter of ``ports.Inventory`` per store."""
