@@ -15,6 +15,7 @@ from include.bootstrap import SINKS
 from include.errors import PermanentError
 from include.memory_servers import memory_servers
 from include.pipeline.compare import ComparedStore
+from include.pipeline.positions import ShardPosition, read_positions
 from include.pipeline.reconcile import ReconcilePorts, Report, Scope, reconcile
 from include.pipeline.repair import Repairer, WritePorts, claim_writes
 from include.ports import Contents, Inventory
@@ -65,6 +66,9 @@ _INVENTORIES: Mapping[str, _Source] = {
     "neo4j": _Source(_open_neo4j),
     "warehouse": _Source(_open_warehouse, has_contents=True),
 }
+
+#: How long the daily task waits for batches in progress.
+_TASK_WAIT_S = 900.0
 
 #: The stores that a rebuild can read from.
 FULL_STORES: Sequence[str] = tuple(name for name, source in _INVENTORIES.items() if source.has_contents)
@@ -119,14 +123,29 @@ def reconcile_stores(
             return reconcile(scope, ports, repair=Repairer(stores, writes, ref).repair, progress=progress)
 
 
-def require_equal(report: Report) -> None:
-    """Raise ``PermanentError`` if the stores disagree: what the daily task shows to an operator."""
+def require_equal(settings: Settings) -> dict[str, int]:
+    """Compare every event and position. Returns counts.
+
+    Raises ``PermanentError`` if anything differs: that is what the daily task shows to an operator.
+    """
+    shards, topic = settings.pipeline.shards, settings.kafka.topic
+    wrong = [f"shard {each.shard}: {each.problem}" for each in find_positions(settings) if each.problem]
+    report = reconcile_stores(settings, Scope(topic, shards, wait_s=_TASK_WAIT_S))
+    if wrong:
+        raise PermanentError(f"the positions in {topic} do not agree: {'; '.join(wrong)}; see docs/reconcile.md")
     if report.found:
         counts = ", ".join(f"{number:,} {problem} in {store}" for (store, problem), number in report.problems().items())
         raise PermanentError(
             f"{report.found:,} of {report.events:,} events differ between the stores ({counts}): "
             "run python -m include.cli reconcile --repair"
         )
+    return {"events": report.events, "in_flight": report.in_flight}
+
+
+def find_positions(settings: Settings) -> Sequence[ShardPosition]:
+    """The position of every shard."""
+    with closing(bootstrap.open_source(settings)) as source, closing(open_pipeline_warehouse(settings)) as warehouse:
+        return list(read_positions(settings.kafka.topic, settings.pipeline.shards, source, warehouse.ledger))
 
 
 def open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 
-from include import bootstrap
 from include.cli.command import Commands, add_command
 from include.errors import ConfigurationError
 from include.pipeline.compare import Problem
-from include.pipeline.positions import ShardPosition, read_positions
+from include.pipeline.positions import ShardPosition
 from include.pipeline.reconcile import Bucket, Report, Scope, Total
-from include.reconciliation import open_pipeline_warehouse, reconcile_stores
+from include.reconciliation import find_positions, reconcile_stores
 from include.settings import Settings
 
 _PROGRESS_EVENTS = 50_000
@@ -36,10 +34,8 @@ def _reconcile(settings: Settings, options: argparse.Namespace) -> int:
     if options.shard is not None and not 0 <= options.shard < shards:
         raise ConfigurationError(f"--shard {options.shard}: use 0 to {shards - 1}, as MILLRACE_SHARDS is {shards}")
     scope = Scope(settings.kafka.topic, shards, options.shard, by_hour=options.by == "hour", wait_s=options.wait)
-    with closing(bootstrap.open_source(settings)) as source, closing(open_pipeline_warehouse(settings)) as warehouse:
-        positions = list(read_positions(scope.topic, shards, source, warehouse.ledger))
+    own = [position for position in find_positions(settings) if scope.shard in (None, position.shard)]
     report = reconcile_stores(settings, scope, repair=options.repair, progress=_Progress())
-    own = [position for position in positions if scope.shard in (None, position.shard)]
     _print_report(report, own, options)
     return 1 if report.remaining or any(position.problem for position in own) else 0
 

@@ -1,4 +1,4 @@
-"""A dry run of all three DAGs in one process without a server, exactly as docs/dry-run.md shows it."""
+"""A dry run of every DAG in one process without a server, exactly as docs/dry-run.md shows it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_page_runs_as_it_is(tmp_path: Path) -> None:
         )
         assert result.returncode == 0, result.stdout[-4_000:] + result.stderr[-4_000:]
     lines = result.stdout.splitlines()
-    dags = ("ingest_shard_000", "aggregate_engagement", "precompute_recommendations")
+    dags = ("ingest_shard_000", "aggregate_engagement", "precompute_recommendations", "reconcile")
     assert [line for line in lines if line.startswith(dags)] == [f"{dag} success" for dag in dags]
     # The user owns the only item, so the list exists and is empty.
     assert "items: []" in lines
