@@ -15,7 +15,7 @@ from include.bootstrap import SINKS
 from include.errors import PermanentError
 from include.memory_servers import memory_servers
 from include.pipeline.compare import ComparedStore
-from include.pipeline.positions import ShardPosition, read_positions
+from include.pipeline.positions import MessageCounts, ShardPosition, read_positions
 from include.pipeline.reconcile import ReconcilePorts, Report, Scope, reconcile
 from include.pipeline.repair import Repairer, WritePorts, claim_writes
 from include.ports import Contents, Inventory
@@ -130,13 +130,17 @@ def require_equal(settings: Settings) -> dict[str, int]:
     """
     shards, topic = settings.pipeline.shards, settings.kafka.topic
     wrong = [f"shard {each.shard}: {each.problem}" for each in find_positions(settings) if each.problem]
+    counts = count_messages(settings)
+    wrong += [counts.problem] if counts is not None and counts.problem else []
     report = reconcile_stores(settings, Scope(topic, shards, wait_s=_TASK_WAIT_S))
     if wrong:
-        raise PermanentError(f"the positions in {topic} do not agree: {'; '.join(wrong)}; see docs/reconcile.md")
+        raise PermanentError(f"the ledger does not agree with {topic}: {'; '.join(wrong)}; see docs/reconcile.md")
     if report.found:
-        counts = ", ".join(f"{number:,} {problem} in {store}" for (store, problem), number in report.problems().items())
+        differences = ", ".join(
+            f"{number:,} {problem} in {store}" for (store, problem), number in report.problems().items()
+        )
         raise PermanentError(
-            f"{report.found:,} of {report.events:,} events differ between the stores ({counts}): "
+            f"{report.found:,} of {report.events:,} events differ between the stores ({differences}): "
             "run python -m include.cli reconcile --repair"
         )
     return {"events": report.events, "in_flight": report.in_flight}
@@ -146,6 +150,15 @@ def find_positions(settings: Settings) -> Sequence[ShardPosition]:
     """The position of every shard."""
     with closing(bootstrap.open_source(settings)) as source, closing(open_pipeline_warehouse(settings)) as warehouse:
         return list(read_positions(settings.kafka.topic, settings.pipeline.shards, source, warehouse.ledger))
+
+
+def count_messages(settings: Settings) -> MessageCounts | None:
+    """What the ledger counts; None for a warehouse in memory, which has no statistics."""
+    if settings.warehouse.dsn.startswith(MEMORY_SCHEME):
+        return None
+    with closing(bootstrap.open_warehouse(settings)) as warehouse:
+        totals = warehouse.stats.read_totals(settings.kafka.topic)
+    return MessageCounts(totals.delivered, totals.valid, sum(totals.dead_letters.values()))
 
 
 def open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:

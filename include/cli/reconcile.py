@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from include.cli.command import Commands, add_command
 from include.errors import ConfigurationError
 from include.pipeline.compare import Problem
-from include.pipeline.positions import ShardPosition
+from include.pipeline.positions import MessageCounts, ShardPosition
 from include.pipeline.reconcile import Bucket, Report, Scope, Total
-from include.reconciliation import find_positions, reconcile_stores
+from include.reconciliation import count_messages, find_positions, reconcile_stores
 from include.settings import Settings
 
 _PROGRESS_EVENTS = 50_000
@@ -35,9 +35,21 @@ def _reconcile(settings: Settings, options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--shard {options.shard}: use 0 to {shards - 1}, as MILLRACE_SHARDS is {shards}")
     scope = Scope(settings.kafka.topic, shards, options.shard, by_hour=options.by == "hour", wait_s=options.wait)
     own = [position for position in find_positions(settings) if scope.shard in (None, position.shard)]
+    counts = count_messages(settings)
     report = reconcile_stores(settings, scope, repair=options.repair, progress=_Progress())
     _print_report(report, own, options)
-    return 1 if report.remaining or any(position.problem for position in own) else 0
+    _print_counts(counts, report, scope)
+    wrong = report.remaining or any(position.problem for position in own) or (counts is not None and counts.problem)
+    return 1 if wrong else 0
+
+
+def _print_counts(counts: MessageCounts | None, report: Report, scope: Scope) -> None:
+    if counts is None:
+        return
+    if counts.problem:
+        print(counts.problem)
+    if scope.shard is None and report.events > counts.valid:
+        print(f"the ledger counts only {counts.valid:,} valid events: it began after some of them were stored")
 
 
 class _Progress:

@@ -31,6 +31,25 @@ class ShardPosition:
         return None
 
 
+@dataclass(frozen=True)
+class MessageCounts:
+    """What the ledger counts in the topic's committed live batches."""
+
+    delivered: int
+    valid: int
+    rejected: int
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, None if every message is accounted for."""
+        if self.delivered == self.valid + self.rejected:
+            return None
+        return (
+            f"the ledger counts {self.delivered:,} messages, but {self.valid:,} valid events and {self.rejected:,} dead"
+            " letters"
+        )
+
+
 def read_positions(topic: str, shards: int, source: Source, ledger: Ledger) -> Iterator[ShardPosition]:
     """The position of each shard. The group is read before the ledger, which moves first."""
     for shard in range(shards):

@@ -21,7 +21,7 @@ from include.memory_servers import MemoryServers
 from include.pipeline import reconcile as reconciliation
 from include.pipeline.compare import ComparedStore, Problem
 from include.pipeline.files import events_file
-from include.pipeline.positions import ShardPosition
+from include.pipeline.positions import MessageCounts, ShardPosition
 from include.pipeline.reconcile import ReconcilePorts, Scope, reconcile
 from include.pipeline.repair import Repairer, claim_writes
 from tests.contract.batches import batch_of
@@ -279,3 +279,11 @@ def test_memory_does_not_grow_with_the_events(monkeypatch: pytest.MonkeyPatch) -
 def test_positions_are_compared(group: int | None, ledger: int | None, complaint: str | None) -> None:
     """The group may be behind the ledger, never ahead; the ledger's position is one that the partition has."""
     assert ShardPosition(0, group, ledger, Offsets(2, 10)).problem == complaint
+
+
+def test_every_delivered_message_is_accounted_for() -> None:
+    """It is a valid event or a dead letter."""
+    assert MessageCounts(delivered=10, valid=7, rejected=3).problem is None
+    assert MessageCounts(delivered=10, valid=7, rejected=2).problem == (
+        "the ledger counts 10 messages, but 7 valid events and 2 dead letters"
+    )
