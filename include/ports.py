@@ -92,7 +92,8 @@ class Inventory(Protocol):
 class Contents(Inventory, Protocol):
     """The inventory of a store that has the full contents of every event.
 
-    The contents have EVENT_SCHEMA; ``offset`` and ``published_at`` are 0, and ``replaces`` is true.
+    The contents have EVENT_SCHEMA; ``offset`` is 0, ``published_at`` is 0 where the store does not know it, and
+    ``replaces`` is true.
     """
 
     def scan_contents(self, after: str = "") -> Iterator[pa.Table]: ...

@@ -53,6 +53,28 @@ def test_an_open_batch_is_claimed_again(ledger: Ledger) -> None:
     assert claim(ledger, Offsets(0, 99), 50) == msgspec.structs.replace(first, epoch=2)
 
 
+def test_open_batches_are_found(ledger: Ledger) -> None:
+    """Those that are claimed and not committed, live ones and ranges, of one topic, with their last epoch."""
+    claim(ledger, Offsets(0, 10))
+    live = claim(ledger, Offsets(0, 10))
+    committed = ledger.claim_range(BatchRef("events", 1, 0, 3, BatchMode.RANGE))
+    open_range = ledger.claim_range(BatchRef("events", 1, 3, 6, BatchMode.RANGE))
+    ledger.claim_range(BatchRef("other", 0, 0, 3, BatchMode.RANGE))
+    ledger.commit(committed)
+    assert list(ledger.find_open("events")) == [live, open_range]
+
+
+def test_users_marked_by_hand_are_shown_when_their_batch_commits(opened: Opened) -> None:
+    """Not before: until then the stores may lack what was written."""
+    warehouse = opened[0]
+    ref = warehouse.ledger.claim_range(BatchRef("repair", 0, 0, 0, BatchMode.RANGE))
+    for users in (["v", "u"], [], ["u"]):
+        warehouse.activity.mark_changed_users(users, ref.batch_id)
+    assert list(warehouse.activity.read_changed_users()) == []
+    warehouse.ledger.commit(ref)
+    assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u", "v"]
+
+
 def test_batches_follow_one_another(ledger: Ledger) -> None:
     """After a commit the next batch begins where the last one ended, until nothing is left to read."""
     for start, end in [(3, 8), (8, 11)]:
