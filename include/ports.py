@@ -71,6 +71,12 @@ class Sink(Protocol):
     def upsert(self, batch: StagedBatch) -> int:
         """Store the events that belong in this store. Returns the number of those events."""
 
+    def delete(self, rows: pa.Table) -> int:
+        """Delete these events, (event_id, user_id, version, digest), unless the store has a revision of higher precedence.
+
+        Returns the number of events deleted. The warehouse marks their hours and users as changed.
+        """
+
     def count(self) -> int:
         """Returns the number of distinct events stored, including every acknowledged write."""
 

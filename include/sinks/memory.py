@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
+import pyarrow as pa
+
 from include.domain.batch import StagedBatch
-from include.stores.memory_warehouse import Row, precedence_of, rows_of
+from include.stores.memory_tables import Row, precedence_of, rows_of
 
 type Rows = MutableMapping[str, Row]
 
@@ -41,12 +43,23 @@ class MemorySink:
             self._store_if_newer(row, is_kept)
         return stored
 
+    def delete(self, rows: pa.Table) -> int:
+        """Delete these events unless a newer revision is stored."""
+        found = [row["event_id"] for row in rows.to_pylist() if self._is_deleted_by(row)]
+        for event_id in found:
+            del self.rows[event_id]
+        return len(found)
+
     def count(self) -> int:
         """Returns the number of events stored."""
         return len(self.rows)
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def _is_deleted_by(self, row: Row) -> bool:
+        stored = self.rows.get(row["event_id"])
+        return stored is not None and precedence_of(stored) <= precedence_of(row)
 
     def _store_if_newer(self, row: Row, is_kept: bool) -> None:
         stored = self.rows.get(row["event_id"])

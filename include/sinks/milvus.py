@@ -76,6 +76,22 @@ class MilvusSink:
                 self._store(chunk, stored, vector_rows, batch.vectors)
         return int(pc.sum(has_text).as_py() or 0)
 
+    def delete(self, rows: pa.Table) -> int:
+        """Delete the vectors of these events unless a newer revision is stored."""
+        self._ensure_prepared()
+        deleted = 0
+        with translate_errors():
+            for chunk, stored in self._read_ahead(self._split(rows)):
+                columns = chunk.events.select(["event_id", "version", "digest"]).to_pydict().values()
+                ids = [
+                    event_id
+                    for event_id, version, digest in zip(*columns, strict=True)
+                    if event_id in stored and stored[event_id] <= Precedence(version, digest)
+                ]
+                self._delete(ids, chunk.partition)
+                deleted += len(ids)
+        return deleted
+
     def count(self) -> int:
         """Returns the number of events that have a vector of this generation."""
         self._ensure_prepared()
@@ -132,8 +148,11 @@ class MilvusSink:
             elif older is not None:
                 deleted.append(row["id"])
         self._vectors.upsert(self._client, rows, chunk.partition)
-        if deleted:
-            self._client.delete(self._vectors.name, ids=deleted, partition_name=chunk.partition, timeout=TIMEOUT_S)
+        self._delete(deleted, chunk.partition)
+
+    def _delete(self, ids: list[str], partition: str) -> None:
+        if ids:
+            self._client.delete(self._vectors.name, ids=ids, partition_name=partition, timeout=TIMEOUT_S)
 
     def _read_stored(self, chunk: _Chunk) -> Precedences:
         rows = self._client.query(

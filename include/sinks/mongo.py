@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import pyarrow as pa
 import pymongo
-from pymongo import ReplaceOne
+from pymongo import DeleteOne, ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from include.domain.batch import StagedBatch
@@ -36,6 +38,15 @@ class MongoSink:
             with translate_errors():
                 self._store(to_documents(batch.events.slice(start, CHUNK)))
         return rows
+
+    def delete(self, rows: pa.Table) -> int:
+        """Delete these events unless a newer revision is stored."""
+        deleted = 0
+        for start in range(0, rows.num_rows, CHUNK):
+            with translate_errors():
+                requests = [_delete_unless_newer(row) for row in rows.slice(start, CHUNK).to_pylist()]
+                deleted += self._events.bulk_write(requests, ordered=False).deleted_count
+        return deleted
 
     def count(self) -> int:
         """Returns the number of events stored."""
@@ -88,3 +99,9 @@ def _replace_older(document: Document) -> ReplaceOne[Document]:
     older = [{"version": {"$lt": version}}, {"version": version, "digest": {"$lt": digest}}]
     # user_id is the shard key: with it in the filter the write goes to one shard.
     return ReplaceOne({"_id": document["_id"], "user_id": document["user_id"], "$or": older}, document)
+
+
+def _delete_unless_newer(row: Mapping[str, Any]) -> DeleteOne:
+    version, digest = row["version"], row["digest"]
+    not_newer = [{"version": {"$lt": version}}, {"version": version, "digest": {"$lte": digest}}]
+    return DeleteOne({"_id": row["event_id"], "user_id": row["user_id"], "$or": not_newer})

@@ -51,6 +51,17 @@ class Neo4jSink:
         stored: int = with_item.num_rows
         return stored
 
+    def delete(self, rows: pa.Table) -> int:
+        """Delete the relationships of these events unless a newer revision is stored. Users and items stay."""
+        values = rows.select(["event_id", "version", "digest"]).to_pylist()
+        deleted = 0
+        with translate_errors(), self._session() as session:
+            for start in range(0, len(values), CHUNK):
+                parameters = {"rows": values[start : start + CHUNK]}
+                (counted,) = session.execute_write(read, load_statement("delete_engaged"), parameters)
+                deleted += int(counted["deleted"])
+        return deleted
+
     def count(self) -> int:
         """Returns the number of events that have a relationship."""
         with translate_errors(), self._session() as session:

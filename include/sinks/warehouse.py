@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from include.domain.batch import StagedBatch
 from include.settings import WarehouseSettings
 from include.stores.warehouse.ledger import require_claim
@@ -44,6 +46,11 @@ class WarehouseSink:
             transaction.query(SQL["upsert_events"], {"batch": batch.ref.batch_id})
             transaction.execute(SQL["share_unreleased_users"], {"batch": batch.ref.batch_id})
         return int(batch.events.num_rows)
+
+    def delete(self, rows: pa.Table) -> int:
+        """Delete these events unless a newer revision is stored, and mark their hours and users as changed."""
+        parameters = {name: rows[name].to_pylist() for name in ("event_id", "user_id", "version", "digest")}
+        return int(self._warehouse.database.query(SQL["delete_events"], parameters)[0][0])
 
     def count(self) -> int:
         """Returns the number of distinct events stored."""

@@ -6,11 +6,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from itertools import count
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,94 +18,19 @@ from include.domain.centre import should_recompute_centre
 from include.domain.generation import Generation
 from include.domain.mark import Mark
 from include.domain.offsets import Offsets
-from include.domain.precedence import Precedence, StoredVersion, compare_versions
+from include.domain.precedence import StoredVersion, compare_versions
 from include.domain.ranking import DAY_MS, MAX_HALF_LIVES, kind_weight
 from include.errors import ConfigurationError, StaleClaimError
-
-type Row = dict[str, Any]
-type Identity = tuple[str, str]
-type EngagementKey = tuple[str, str, str, str]
-
-_HOUR_MS = 3_600_000
-
-
-def hour_of(milliseconds: int) -> str:
-    """The full hour that contains a time (ms since 1970), RFC 3339."""
-    return datetime.fromtimestamp(milliseconds // _HOUR_MS * _HOUR_MS / 1000, UTC).isoformat()
-
-
-@dataclass
-class MemoryBatch:
-    """One row of the ledger: the last claim, what was staged last, and by which epoch."""
-
-    ref: BatchRef
-    staged: tuple[int, StageCounts] | None = None
-    is_committed: bool = False
-
-
-@dataclass
-class MemoryTables:
-    """The tables of the warehouse. Several adapters share one instance."""
-
-    events: dict[Identity, Row] = field(default_factory=dict)
-    engagement: dict[EngagementKey, tuple[int, int, Decimal]] = field(default_factory=dict)
-    topics: dict[str, str] = field(default_factory=dict)
-    batches: dict[str, MemoryBatch] = field(default_factory=dict)
-    vectors: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    centres: dict[str, tuple[int, np.ndarray]] = field(default_factory=dict)
-    touched_hours: dict[str, int] = field(default_factory=dict)
-    changed_users: dict[tuple[str, str], int | None] = field(default_factory=dict)
-    marks: Iterator[int] = field(default_factory=lambda: count(1))
-
-    def require_claim(self, ref: BatchRef) -> MemoryBatch:
-        """The batch, if ``ref`` is its last claim. Raises ``StaleClaimError`` if not."""
-        batch = self.batches.get(ref.batch_id)
-        if batch is None or batch.ref.epoch != ref.epoch:
-            raise StaleClaimError(f"a later run has claimed batch {ref.batch_id}")
-        return batch
-
-    def release_changed_users(self, batch_id: str) -> None:
-        """Show the users that a batch has changed to the precompute."""
-        for (batch, user), seq in self.changed_users.items():
-            if batch == batch_id and seq is None:
-                self.changed_users[batch, user] = next(self.marks)
-
-    def store(self, rows: Sequence[Row], batch_id: str) -> None:
-        """Store new and newer revisions, and mark the hours and users that they change.
-
-        A stored row that has met another content is marked ``revised``, whichever of them wins.
-        """
-        for row in rows:
-            identity = row["user_id"], row["message_id"]
-            old = self.events.get(identity)
-            if old is not None and precedence_of(row) <= precedence_of(old):
-                old["revised"] |= row["replaces"] or precedence_of(row) < precedence_of(old)
-                continue
-            self.events[identity] = {**row, "revised": row["replaces"] or old is not None}
-            for content in (row, old):
-                if content is not None:
-                    self.touched_hours[hour_of(content["occurred_at"])] = next(self.marks)
-            self.changed_users[batch_id, row["user_id"]] = None
-        self._share_unreleased_users({row["user_id"] for row in rows}, batch_id)
-
-    def _share_unreleased_users(self, users: set[str], batch_id: str) -> None:
-        """Mark users of whom another batch, whose run may never commit, has stored an event first."""
-        unreleased = {user for (batch, user), seq in self.changed_users.items() if seq is None and batch != batch_id}
-        for user in sorted(users & unreleased):
-            self.changed_users[batch_id, user] = None
-
-
-def precedence_of(row: Row) -> Precedence:
-    """Decides between two revisions of one event."""
-    return Precedence(row["version"], row["digest"])
-
-
-def rows_of(events: pa.Table) -> list[Row]:
-    """The rows of an EVENT_SCHEMA table, with times as ms since 1970."""
-    position = events.schema.get_field_index("occurred_at")
-    times = events["occurred_at"].cast(pa.int64())
-    rows: list[Row] = events.set_column(position, "occurred_at", times).to_pylist()
-    return rows
+from include.stores.memory_tables import (
+    HOUR_MS,
+    EngagementKey,
+    MemoryBatch,
+    MemoryTables,
+    Row,
+    hour_of,
+    precedence_of,
+    rows_of,
+)
 
 
 class MemoryLedger:
@@ -260,6 +182,9 @@ class MemoryWarehouseSink:
         self._tables.store(rows_of(batch.events), batch.ref.batch_id)
         return int(batch.events.num_rows)
 
+    def delete(self, rows: pa.Table) -> int:
+        return self._tables.delete(rows.to_pylist())
+
     def count(self) -> int:
         return len(self._tables.events)
 
@@ -296,7 +221,7 @@ class MemoryEngagement:
         return len(new)
 
     def recount_between(self, start_ms: int, end_ms: int) -> int:
-        times = {row["occurred_at"] // _HOUR_MS * _HOUR_MS for row in self._tables.events.values()}
+        times = {row["occurred_at"] // HOUR_MS * HOUR_MS for row in self._tables.events.values()}
         stale = {round(datetime.fromisoformat(key[0]).timestamp() * 1000) for key in self._tables.engagement}
         return self.recount([hour_of(time) for time in times | stale if start_ms <= time < end_ms])
 
@@ -345,7 +270,7 @@ class MemoryUserActivity:
 
     def find_active_users(self, since_ms: int | None) -> Sequence[str]:
         rows = self._tables.events.values()
-        recent = (row for row in rows if since_ms is None or row["occurred_at"] // _HOUR_MS * _HOUR_MS >= since_ms)
+        recent = (row for row in rows if since_ms is None or row["occurred_at"] // HOUR_MS * HOUR_MS >= since_ms)
         return sorted({row["user_id"] for row in recent})
 
     def filter_known_users(self, users: Sequence[str]) -> Sequence[str]:

@@ -139,6 +139,26 @@ class SinkSuite:
         subject.upsert(subject.event(item_id=None, version=1), replaces=True)
         assert subject.probe.read() == subject.expected([newer])
 
+    def test_deleted_events_are_gone(self, subject: Subject) -> None:
+        """Those that are not stored, or were deleted before, change nothing."""
+        events = [subject.event(f"m{n}", user=f"u{n}") for n in range(6)]
+        subject.upsert(*events)
+        before = subject.sink.count()
+        rows = batch_of([*events[:4], subject.event("unknown")]).events
+        assert subject.sink.delete(rows) == 4
+        assert subject.probe.read() == subject.expected(events[4:])
+        assert subject.sink.count() == before - 4
+        assert subject.sink.delete(rows) == subject.sink.delete(rows.slice(0, 0)) == 0
+
+    def test_a_newer_revision_is_not_deleted(self, subject: Subject) -> None:
+        """A late deletion of an older revision leaves what has been stored since; a newer one deletes what is older."""
+        older, newer = subject.event("m1"), subject.event("m1", version=1)
+        other = subject.event("m2")
+        subject.upsert(newer, other)
+        rows = batch_of([older, subject.event("m2", version=1)]).events
+        assert subject.sink.delete(rows.select(["event_id", "user_id", "version", "digest"])) == 1
+        assert subject.probe.read() == subject.expected([newer])
+
     def test_ids_are_stored_unchanged(self, subject: Subject) -> None:
         """Quotes, operators, line breaks and all of Unicode are ordinary characters of an id."""
         # The prefix uses some of the 128 characters.

@@ -28,6 +28,7 @@ from include.ports import Sink
 from include.sinks.memory import MemorySink
 from include.sources.memory import MemoryDeadLetters, MemorySource
 from include.stores import memory_warehouse as memory
+from include.stores.memory_tables import MemoryTables, Row
 from tests.contract.batches import newest
 
 #: More messages than a history has.
@@ -110,7 +111,7 @@ class Pipeline:
 
     source: MemorySource = field(default_factory=lambda: MemorySource())
     letters: MemoryDeadLetters = field(default_factory=MemoryDeadLetters)
-    tables: memory.MemoryTables = field(default_factory=memory.MemoryTables)
+    tables: MemoryTables = field(default_factory=MemoryTables)
     embedder: MemoryEmbedder = field(default_factory=MemoryEmbedder)
     files: TableDict = field(default_factory=lambda: TableDict())
     runs: list[Run] = field(default_factory=list)
@@ -192,7 +193,7 @@ class Pipeline:
 
     def written_rows(self) -> set[int]:
         """The identity of each row object: a row that is written again, even unchanged, is another object."""
-        tables: list[Mapping[Any, memory.Row]] = [self.tables.events, *(sink.rows for sink in self.stores.values())]
+        tables: list[Mapping[Any, Row]] = [self.tables.events, *(sink.rows for sink in self.stores.values())]
         return {id(row) for rows in tables for row in rows.values()}
 
     def _stage(self, ref: BatchRef) -> StagedBatch:

@@ -19,6 +19,7 @@ from include.stores import memory_warehouse as memory
 from include.stores.files import ArrowFiles
 from include.stores.memory_graph import MemoryGraph
 from include.stores.memory_lists import MemoryLists
+from include.stores.memory_tables import MemoryTables
 from include.stores.memory_vectors import MemoryProfiles
 from tests.contract.events import event, record
 
@@ -32,7 +33,7 @@ class Pipeline:
     def __init__(self, folder: str, **changes: object) -> None:
         self.now = NOW
         self.settings = replace(PipelineSettings(active_days=None, users_per_chunk=2), **changes)  # type: ignore[arg-type]
-        self.tables = memory.MemoryTables()
+        self.tables = MemoryTables()
         self.graph = MemorySink("neo4j", needs="item_id")
         self.lists = MemoryLists(clock=lambda: self.now / 1000)
         self.embedder = MemoryEmbedder()

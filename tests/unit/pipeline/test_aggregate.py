@@ -9,7 +9,8 @@ import pytest
 from include.domain.batch import BatchRef, StagedBatch, events_table
 from include.errors import TransientError
 from include.pipeline.aggregate import HOURS_PER_SLICE, aggregate_touched
-from include.stores.memory_warehouse import MemoryEngagement, MemoryTables, MemoryWarehouseSink
+from include.stores.memory_tables import MemoryTables
+from include.stores.memory_warehouse import MemoryEngagement, MemoryWarehouseSink
 from tests.contract.events import event, record
 
 HOUR = 3_600_000

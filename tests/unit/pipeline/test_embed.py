@@ -19,7 +19,8 @@ from include.pipeline.embed import PARTS, EmbedPorts, embed, vectors_table
 from include.pipeline.files import events_file, vectors_file
 from include.pipeline.upsert import read_vectors
 from include.stores.files import ArrowFiles
-from include.stores.memory_warehouse import MemoryTables, MemoryTextVectors
+from include.stores.memory_tables import MemoryTables
+from include.stores.memory_warehouse import MemoryTextVectors
 from tests.contract.events import event, record
 
 GENERATION = Generation("test", "1", 4)

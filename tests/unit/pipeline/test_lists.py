@@ -13,7 +13,8 @@ from include.domain.batch import BatchRef, StagedBatch, events_table
 from include.domain.ranking import Engagements, RankedItems
 from include.domain.recommendation_list import MAX_ITEMS, RecommendationList
 from include.pipeline.lists import ListBuilder, list_ttl_s
-from include.stores.memory_warehouse import MemoryTables, MemoryUserActivity, MemoryWarehouseSink
+from include.stores.memory_tables import MemoryTables
+from include.stores.memory_warehouse import MemoryUserActivity, MemoryWarehouseSink
 from tests.contract.events import event, record
 
 NO_VECTORS = np.empty((0, 2), dtype=np.float32)

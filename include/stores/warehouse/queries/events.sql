@@ -71,3 +71,24 @@ SELECT row, event_id, user_id, message_id, kind, (extract(epoch FROM occurred_at
        campaign_id, value, version, digest, extra::text, text_hash
 FROM identities JOIN events AS stored USING (user_id, message_id)
 ORDER BY row
+
+-- name: delete_events
+-- Unless a newer revision is stored. Marks the hours and users, visible at once: no batch has to commit first.
+WITH deleted AS (
+    DELETE FROM events AS stored
+    USING unnest(%(event_id)s::text[], %(user_id)s::text[], %(version)s::bigint[], %(digest)s::text[])
+          AS rows(event_id, user_id, version, digest)
+    WHERE stored.user_id = rows.user_id AND stored.event_id = rows.event_id
+      AND (stored.version, stored.digest) <= (rows.version, rows.digest COLLATE "C")
+    RETURNING stored.hour, stored.user_id
+), touched AS (
+    INSERT INTO pipeline.touched_hours (hour, seq)
+    SELECT hour, nextval('pipeline.marks') FROM (SELECT DISTINCT hour FROM deleted ORDER BY hour) AS hours
+    ON CONFLICT (hour) DO UPDATE SET seq = excluded.seq
+), changed AS (
+    INSERT INTO pipeline.changed_users (batch_id, user_id, seq)
+    SELECT 'deleted', user_id, nextval('pipeline.marks')
+    FROM (SELECT DISTINCT user_id FROM deleted ORDER BY user_id) AS users
+    ON CONFLICT (batch_id, user_id) DO UPDATE SET seq = excluded.seq
+)
+SELECT count(*) FROM deleted
