@@ -72,7 +72,7 @@ class Sink(Protocol):
         """Store the events that belong in this store. Returns the number of those events."""
 
     def delete(self, rows: pa.Table) -> int:
-        """Delete these events, (event_id, user_id, version, digest), unless the store has a revision of higher precedence.
+        """Delete these events, (event_id, user_id, version, digest), unless a revision of higher precedence is stored.
 
         Returns the number of events deleted. The warehouse marks their hours and users as changed.
         """

@@ -21,7 +21,7 @@ _DELETED = pa.schema([EVENT_SCHEMA.field(name) for name in ("event_id", "user_id
 
 @dataclass(frozen=True)
 class WritePorts:
-    """What writes whole events to stores, outside the topic's batches. ``vectors_for``: the sinks that store vectors."""
+    """What writes whole events to stores, outside the topic's batches. ``vectors_for``: the sinks with vectors."""
 
     sinks: Mapping[str, Sink]
     vectors_for: frozenset[str]

@@ -141,6 +141,17 @@ def test_a_losing_content_marks_its_row_and_nothing_else(warehouse: WarehouseUnd
     assert warehouse.activity.read_changed_users() == []
 
 
+def test_a_deletion_marks_the_hour_and_the_user(warehouse: WarehouseUnderTest) -> None:
+    """The hour is recounted without the event, and the user's list rebuilt; nothing has to commit first."""
+    stored = batch_of(BatchRef("events", 0, 0, 1), event(user_id="u", occurred_at=HOUR))
+    warehouse.sink.upsert(stored)
+    warehouse.recount_touched()
+    assert warehouse.activity.read_changed_users() == []
+    assert warehouse.sink.delete(stored.events) == 1
+    assert warehouse.recount_touched() == ["1970-01-01T01:00:00+00:00"]
+    assert [mark.key for mark in warehouse.activity.read_changed_users()] == ["u"]
+
+
 def test_a_row_that_replaces_another_content_is_marked(warehouse: WarehouseUnderTest) -> None:
     """Whether it is new or stored already: staging has seen a losing content in the same batch."""
     stored, new = event(), event(message_id="new")
