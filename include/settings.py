@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
-from urllib.parse import quote, urlencode
 
 from include.domain.generation import Generation
 from include.errors import ConfigurationError
@@ -86,20 +85,6 @@ class Neo4jSettings:
 @dataclass(frozen=True)
 class WarehouseSettings:
     dsn: str = field(repr=False)
-
-    @classmethod
-    def from_parts(
-        cls, host: str, port: int | None, login: tuple[str, str] | None, database: str, options: Mapping[str, object]
-    ) -> WarehouseSettings:
-        """From the parts of a connection; ``login`` is (user, password), ``options`` are libpq's.
-
-        Spaces in options are percent-encoded: libpq would read a plus sign literally.
-        """
-        account = "" if login is None else ":".join(quote(part, safe="") for part in login) + "@"
-        address = host if port is None else f"{host}:{port}"
-        texts = {name: option_text(value) for name, value in options.items()}
-        query = f"?{urlencode(texts, quote_via=quote)}" if texts else ""
-        return cls(dsn=f"postgresql://{account}{address}/{database or 'warehouse'}{query}")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from connection_fields import warehouse_settings
 from include.domain.offsets import PartitionLag
 from include.errors import without_values
-from include.settings import KafkaSettings, WarehouseSettings
+from include.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from include.sources.kafka_offsets import OffsetReader
@@ -155,14 +156,8 @@ class LagReader:
 
         kafka = await Connection.async_get(kafka_conn_id)
         warehouse = await Connection.async_get(warehouse_conn_id)
-        dsn = WarehouseSettings.from_parts(
-            host=warehouse.host or "",
-            port=warehouse.port,
-            login=(warehouse.login, warehouse.password or "") if warehouse.login else None,
-            database=warehouse.schema or "",
-            options=warehouse.extra_dejson,
-        )
-        return cls(OffsetReader(KafkaSettings.from_properties(kafka.extra_dejson)), PositionReader(dsn))
+        offsets = OffsetReader(KafkaSettings.from_properties(kafka.extra_dejson))
+        return cls(offsets, PositionReader(warehouse_settings(warehouse)))
 
     async def snapshot(self, topic: str) -> Snapshot:
         """The lag of each partition that the topic has now."""

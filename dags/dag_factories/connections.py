@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from airflow.sdk import Connection, Variable
 
+from connection_fields import build_query, host_of, login_of, warehouse_settings
 from include.errors import ConfigurationError
 from include.settings import (
     MEMORY_SCHEME,
@@ -66,7 +67,7 @@ class AirflowSettings:
         options = dict(connection.extra_dejson)
         srv = _parser(MONGO, {"srv": options.pop("srv", None)}).boolean("srv", False)
         scheme = "mongodb+srv" if srv else "mongodb"
-        uri = f"{scheme}://{_login(connection)}{_host(connection, MONGO)}/{_query(options)}"
+        uri = f"{scheme}://{login_of(connection)}{host_of(connection)}/{build_query(options)}"
         return MongoSettings(uri=uri, database=connection.schema or MongoSettings.database)
 
     @cached_property
@@ -78,7 +79,7 @@ class AirflowSettings:
         extra = _parser(MILVUS, connection.extra_dejson)
         login = f"{connection.login}:{connection.password or ''}" if connection.login else ""
         return MilvusSettings(
-            uri=extra.text("uri", "") or f"http://{_host(connection, MILVUS)}",
+            uri=extra.text("uri", "") or f"http://{host_of(connection)}",
             token=extra.text("token", login),
             message_index=extra.choice("message_index", MilvusSettings.message_index, MESSAGE_INDEXES),
         )
@@ -91,7 +92,7 @@ class AirflowSettings:
             return Neo4jSettings(address)
         scheme = _parser(NEO4J, connection.extra_dejson).text("scheme", "neo4j")
         return Neo4jSettings(
-            uri=f"{scheme}://{_host(connection, NEO4J)}",
+            uri=f"{scheme}://{host_of(connection)}",
             user=connection.login or Neo4jSettings.user,
             password=connection.password or "",
             database=connection.schema or Neo4jSettings.database,
@@ -103,14 +104,7 @@ class AirflowSettings:
         connection = Connection.get(WAREHOUSE)
         if address := _memory_address(connection):
             return WarehouseSettings(address)
-        _host(connection, WAREHOUSE)
-        return WarehouseSettings.from_parts(
-            host=connection.host or "",
-            port=connection.port,
-            login=(connection.login, connection.password or "") if connection.login else None,
-            database=connection.schema or "",
-            options=connection.extra_dejson,
-        )
+        return warehouse_settings(connection)
 
     @cached_property
     def redis(self) -> RedisSettings:
@@ -122,7 +116,7 @@ class AirflowSettings:
         scheme = "rediss" if extra.boolean("ssl", False) else "redis"
         password = quote(connection.password or "", safe="")
         login = f"{quote(connection.login or '', safe='')}:{password}@" if password else ""
-        return RedisSettings(url=f"{scheme}://{login}{_host(connection, REDIS)}/{extra.integer('db', 0, 0, 65_535)}")
+        return RedisSettings(url=f"{scheme}://{login}{host_of(connection)}/{extra.integer('db', 0, 0, 65_535)}")
 
     @cached_property
     def embed(self) -> EmbedSettings:
@@ -134,7 +128,7 @@ class AirflowSettings:
         extra = _parser(EMBED, connection.extra_dejson)
         url = _memory_address(connection) or extra.text("url", "")
         return EmbedSettings(
-            url=url or f"{connection.schema or 'http'}://{_host(connection, EMBED)}/v1",
+            url=url or f"{connection.schema or 'http'}://{host_of(connection)}/v1",
             api_key=connection.password or "",
             model=extra.text("model", EmbedSettings.model),
             revision=extra.text("revision", EmbedSettings.revision),
@@ -158,8 +152,8 @@ class AirflowSettings:
         connection = Connection.get(conn_id)
         options = {option: option_text(value) for option, value in connection.extra_dejson.items()}
         url = _memory_address(connection) or options.pop("url", "")
-        address = f"{connection.conn_type}://{_login(connection)}"
-        return StoreSettings(url or f"{address}{_host(connection, conn_id)}/{connection.schema or ''}", options)
+        address = f"{connection.conn_type}://{login_of(connection)}"
+        return StoreSettings(url or f"{address}{host_of(connection)}/{connection.schema or ''}", options)
 
 
 def static_values(environment: Mapping[str, str]) -> dict[str, str]:
@@ -193,23 +187,3 @@ def _require_single_process(conn_id: str) -> None:
             f"connection {conn_id} is in memory, which works only with dag.test(): each task of a scheduled run is a "
             "separate process and would lose its data"
         )
-
-
-def _host(connection: Connection, conn_id: str) -> str:
-    if not connection.host:
-        raise ConfigurationError(
-            f"connection {conn_id} has no host: set it in Airflow or as AIRFLOW_CONN_{conn_id.upper()}"
-        )
-    return f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
-
-
-def _query(options: Mapping[str, object]) -> str:
-    """Options as a URI query. Spaces are percent-encoded: libpq would read a plus sign literally."""
-    texts = {name: option_text(value) for name, value in options.items()}
-    return f"?{urlencode(texts, quote_via=quote)}" if texts else ""
-
-
-def _login(connection: Connection) -> str:
-    if not connection.login:
-        return ""
-    return f"{quote(connection.login, safe='')}:{quote(connection.password or '', safe='')}@"

@@ -23,7 +23,7 @@ from include.domain.generation import Generation
 from include.domain.identity import digest
 from include.domain.mark import Mark
 from include.domain.recommendation_list import MAX_ITEMS, pack
-from include.errors import StagedBatchMissingError
+from include.errors import PermanentError, StagedBatchMissingError
 from include.pipeline.files import RUNS_FOLDER, published_file, run_folder
 from include.pipeline.lists import MIN_TTL_S, ListBuilder, list_ttl_s
 from include.ports import BatchStore, Engagement, Graph, Lists, Profiles, TextVectors, UserActivity
@@ -44,11 +44,14 @@ POPULAR_TTL_S = 24 * 3600
 
 
 class RunRef(msgspec.Struct, frozen=True):
-    """One precompute run: its name, its time and the time that recency counts from (ms since 1970), its chunk count."""
+    """One precompute run: its name, its time and the time that recency counts from (ms since 1970), the generation of
+    its profiles and lists, and the number of chunks.
+    """
 
     run: str
     computed_at: int
     as_of: int
+    generation: str
     chunks: int
 
 
@@ -91,7 +94,18 @@ def select_users(run_id: str, settings: PipelineSettings, ports: PrecomputePorts
     for index, chunk in enumerate(chunks):
         table = pa.table({"user_id": chunk, "changed": [user in changed for user in chunk]})
         ports.files.write(f"{folder}users-{index:05d}.arrow", table)
-    return RunRef(run, now_ms, as_of, len(chunks))
+    return RunRef(run, now_ms, as_of, ports.generation.name, len(chunks))
+
+
+def _check_generation(ref: RunRef, ports: PrecomputePorts) -> None:
+    """The centre and the lists in the run's files belong to the generation it began with: never publish them as another
+    one's.
+    """
+    if ref.generation != ports.generation.name:
+        raise PermanentError(
+            f"this run began with the generation {ref.generation}, but embed_default now says {ports.generation.name}: "
+            "nothing is lost, the next run builds the lists of the new generation"
+        )
 
 
 def _expiring_users(now_ms: int, as_of: int, settings: PipelineSettings, ports: PrecomputePorts) -> Sequence[str]:
@@ -111,6 +125,7 @@ def build_profiles(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
 
     Deletes the profile of a user without any text. Returns the number of users who have a profile.
     """
+    _check_generation(ref, ports)
     table = ports.files.read(f"{run_folder(ref.run)}users-{chunk:05d}.arrow")
     changed = table.filter(table["changed"])["user_id"].to_pylist()
     means = mean_vectors(ports.activity.count_texts(changed), ports)
@@ -147,6 +162,7 @@ def mean_vectors(counts: pa.Table, ports: PrecomputePorts) -> dict[str, np.ndarr
 
 def recommend(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
     """Build and pack the list of each user of a chunk. Returns the number of users."""
+    _check_generation(ref, ports)
     folder = run_folder(ref.run)
     users: list[str] = ports.files.read(f"{folder}users-{chunk:05d}.arrow")["user_id"].to_pylist()
     neighbours = _find_neighbours(users, ports.profiles)
@@ -179,6 +195,7 @@ def publish(ref: RunRef, settings: PipelineSettings, ports: PrecomputePorts) -> 
 
     Returns the number of lists, also when it has done all this before.
     """
+    _check_generation(ref, ports)
     published = _read_published(ports.files, ref)
     if published is None:
         published = _publish_lists(ref, settings, ports)
@@ -189,7 +206,7 @@ def publish(ref: RunRef, settings: PipelineSettings, ports: PrecomputePorts) -> 
 
 
 def _publish_lists(ref: RunRef, settings: PipelineSettings, ports: PrecomputePorts) -> int:
-    folder, generation = run_folder(ref.run), ports.generation.name
+    folder, generation = run_folder(ref.run), ref.generation
     popular = ListBuilder(ports.activity, _read_popular(ports.files, ref), ref.computed_at).build_popular_list()
     ports.lists.publish_popular(generation, pack(popular), POPULAR_TTL_S)
     published = 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from include.domain import ranking
-from include.errors import StagedBatchMissingError
+from include.domain.generation import Generation
+from include.errors import PermanentError, StagedBatchMissingError
 from include.pipeline import precompute
 from include.pipeline.files import run_folder
 from include.pipeline.lists import list_ttl_s
@@ -268,3 +270,16 @@ def test_ttls_are_between_seven_and_fifteen_minutes() -> None:
     ttls = [list_ttl_s(f"user {number}", 1, 900) for number in range(500)]
     assert 765 <= min(ttls) < max(ttls) <= 900
     assert {list_ttl_s("user", run, 300) for run in range(50)} == {420}
+
+
+def test_a_run_ends_when_the_generation_changes(pipeline: Pipeline) -> None:
+    """What a run has built under one generation is never published as the lists or profiles of another."""
+    pipeline.store(purchase("u", "i", "a text"))
+    ref = pipeline.build()
+    ports = replace(pipeline.ports, generation=Generation("another", "1", 3))
+    for step in (precompute.build_profiles, precompute.recommend):
+        with pytest.raises(PermanentError, match="the generation"):
+            step(ref, 0, ports)
+    with pytest.raises(PermanentError, match="the generation"):
+        precompute.publish(ref, pipeline.settings, ports)
+    assert pipeline.lists.current is None
