@@ -32,19 +32,19 @@ class WarehouseInventory:
 
     def scan(self, after: str = "") -> Iterator[pa.Table]:
         """Every event after ``after``, in order of event id."""
-        return self._scan("scan_events", after, inventory_table)
+        return self._scan(SQL["scan_events"], after, inventory_table)
 
     def read(self, keys: pa.Table) -> pa.Table:
         """The events with these keys."""
-        return inventory_table(self._read("read_events", keys))
+        return inventory_table(self._read(SQL["read_events"], keys))
 
     def scan_contents(self, after: str = "") -> Iterator[pa.Table]:
         """The full contents after ``after``, in order of event id."""
-        return self._scan("scan_contents", after, _to_events)
+        return self._scan(SQL["scan_contents"], after, _to_events)
 
     def read_contents(self, keys: pa.Table) -> pa.Table:
         """The full contents with these keys."""
-        return _to_events(self._read("read_contents", keys))
+        return _to_events(self._read(SQL["read_contents"], keys))
 
     def close(self) -> None:
         """Close the connection."""
@@ -54,14 +54,14 @@ class WarehouseInventory:
         database = self._warehouse.database  # creates missing tables
         database = Database(self._settings.dsn)
         try:
-            for rows in database.stream(SQL[statement], {"after": after}, CHUNK):
+            for rows in database.stream(statement, {"after": after}, CHUNK):
                 yield convert(rows)
         finally:
             database.close()
 
     def _read(self, statement: str, keys: pa.Table) -> _Rows:
         parameters = {name: keys[name].to_pylist() for name in ("event_id", "user_id")}
-        return self._warehouse.database.query(SQL[statement], parameters)
+        return self._warehouse.database.query(statement, parameters)
 
 
 def _to_events(rows: _Rows) -> pa.Table:
