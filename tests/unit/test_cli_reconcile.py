@@ -23,7 +23,8 @@ STORES = ["mongo", "milvus", "neo4j", "warehouse"]
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     """Servers of this test only."""
     address = f"memory://{request.node.name}"
-    variables = {f"MILLRACE_{name}": address for name in NAMES} | {"MILLRACE_BATCH_PATH": tmp_path.as_uri()}
+    variables = {f"MILLRACE_{name}": address for name in NAMES}
+    variables |= {"MILLRACE_BATCH_PATH": tmp_path.as_uri(), "MILLRACE_SHARDS": "4"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return variables
