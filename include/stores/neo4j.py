@@ -100,6 +100,9 @@ class Neo4jGraph:
         """The latest ``limit`` items of each user, ties by id. Users without an engagement are left out."""
         builder = _EngagementsBuilder()
         with translate_errors(), self._driver.session(database=self._database) as session:
+            # Every transaction of a session waits for what the earlier ones saw. This one asks the leader, which has
+            # every acknowledged write; without it, a replica may not have those of the batches just committed.
+            session.execute_write(read, "RETURN 1", {})
             for start in range(0, len(users), _USERS_PER_QUERY):
                 chunk = list(users[start : start + _USERS_PER_QUERY])
                 parameters = {"users": chunk, "limit": limit}

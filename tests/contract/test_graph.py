@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -107,3 +110,38 @@ def test_many_users_are_read_completely(subject: Subject) -> None:
     latest = {(user, item): at for user, item, at, _ in events}
     engagements = subject.read([f"u{n}" for n in range(1_300)])
     assert {(user, item): at for user, items in engagements.items() for item, at, _ in items} == latest
+
+
+@pytest.mark.servers("neo4j")
+def test_a_replica_is_read_only_once_it_has_every_earlier_write(
+    neo4j_settings: Neo4jSettings, unique: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each read asks for the bookmark of the last write, of whichever process, which a replica waits for."""
+    from include.sinks.neo4j import Neo4jSink
+    from include.stores.neo4j import Neo4jGraph
+
+    with closing(Neo4jSink(neo4j_settings)) as sink, closing(Neo4jGraph(neo4j_settings)) as graph:
+        subject = Subject(graph, sink, unique)
+        with caplog.at_level(logging.DEBUG, "neo4j.io"):
+            for item in ("a", "b"):
+                subject.engage(("u", item, 1, "view"))
+                written = _bookmarks(caplog.messages, "S: SUCCESS", "bookmark")[-1]
+                caplog.clear()
+                assert subject.read(["u"]) == {"u": [(item, 1, 0.2)]}
+                (waited_for,) = _bookmarks(_reads(caplog.messages), "C: BEGIN", "bookmarks")
+                assert waited_for >= written
+
+
+def _reads(messages: Sequence[str]) -> list[str]:
+    return [message for message in messages if "'mode': 'r'" in message]
+
+
+def _bookmarks(messages: Sequence[str], kind: str, field: str) -> list[tuple[int, bytes]]:
+    """The bookmarks in the driver's log of messages from the client (C) or the server (S), comparable by age.
+
+    A bookmark ends with the number of its transaction, which is longer the greater it is. The server has transactions
+    of its own too, so it may be later than the last write.
+    """
+    pattern = re.compile(rf"{kind} .*'{field}': \[?'FB:([^']+)'")
+    decoded = [base64.b64decode(found[1] + "==") for found in map(pattern.search, messages) if found]
+    return [(len(each), each) for each in decoded]
