@@ -180,6 +180,7 @@ def find_broken_rule(event: Event, published_at: int) -> Reason | None:
         (1 <= len(event.user_id) <= ID_MAX, Reason.USER_ID_LENGTH),
         (1 <= len(event.message_id) <= ID_MAX, Reason.MESSAGE_ID_LENGTH),
         (1 <= len(event.kind) <= ID_MAX, Reason.KIND_LENGTH),
+        (published_at >= 0, Reason.PUBLISHED_AT_MISSING),
         (ahead <= _FUTURE_LIMIT_MS, Reason.OCCURRED_AT_IN_FUTURE),
         (event.item_id is None or len(event.item_id) <= LABEL_MAX, Reason.ITEM_ID_LENGTH),
         (event.campaign_id is None or len(event.campaign_id) <= LABEL_MAX, Reason.CAMPAIGN_ID_LENGTH),

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     USER_ID_LENGTH = "user_id_length"
     MESSAGE_ID_LENGTH = "message_id_length"
     KIND_LENGTH = "kind_length"
+    PUBLISHED_AT_MISSING = "published_at_missing"
     OCCURRED_AT_IN_FUTURE = "occurred_at_in_future"
     ITEM_ID_LENGTH = "item_id_length"
     CAMPAIGN_ID_LENGTH = "campaign_id_length"

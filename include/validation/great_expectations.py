@@ -31,6 +31,7 @@ _ROW_RULES: tuple[tuple[Reason, _Rule], ...] = (
     (Reason.USER_ID_LENGTH, ("ValueLengths", {"column": "user_id", "min_value": 1, "max_value": ID_MAX})),
     (Reason.MESSAGE_ID_LENGTH, ("ValueLengths", {"column": "message_id", "min_value": 1, "max_value": ID_MAX})),
     (Reason.KIND_LENGTH, ("ValueLengths", {"column": "kind", "min_value": 1, "max_value": ID_MAX})),
+    (Reason.PUBLISHED_AT_MISSING, ("Values", {"column": "published_at", "min_value": 0})),
     (Reason.OCCURRED_AT_IN_FUTURE, ("Values", {"column": "ahead_ms", "max_value": _FUTURE_LIMIT_MS})),
     (Reason.ITEM_ID_LENGTH, ("ValueLengths", {"column": "item_id", "min_value": 1, "max_value": LABEL_MAX})),
     (Reason.CAMPAIGN_ID_LENGTH, ("ValueLengths", {"column": "campaign_id", "min_value": 1, "max_value": LABEL_MAX})),
@@ -115,6 +116,7 @@ def _frame(events: pa.Table) -> pd.DataFrame:
         "item_id": events["item_id"],
         "campaign_id": events["campaign_id"],
         "identity": events["event_id"],
+        "published_at": events["published_at"],
         "ahead_ms": pc.subtract(occurred, events["published_at"]),
         "contents": pc.add(texts, items),
     }

@@ -26,7 +26,7 @@ RULE_REASONS = frozenset(
         *("item_id_not_a_string", "campaign_id_not_a_string", "value_not_a_number", "value_not_finite"),
         *("version_not_an_integer", "version_out_of_range", "unknown_fields_not_storable", "occurred_at_in_future"),
         *("user_id_length", "message_id_length", "kind_length", "item_id_length", "campaign_id_length"),
-        "no_text_and_no_item",
+        *("no_text_and_no_item", "published_at_missing"),
     ]
 )
 HOUR_MS = 3_600_000
@@ -100,6 +100,8 @@ def _read(payload: bytes | None, published_at: int) -> ExpectedEvent:
     value, version = _value(fields.get("value")), _version(fields.get("version"))
     extra = _extra({name: value for name, value in fields.items() if name not in _KNOWN and value is not None})
     _check_lengths({"user_id": user_id, "message_id": message_id, "kind": kind}, 128)
+    if published_at < 0:
+        _refuse("published_at_missing")
     if occurred_at - published_at > _DAY_MS:
         _refuse("occurred_at_in_future")
     _check_lengths({"item_id": item_id, "campaign_id": campaign_id}, 256)

@@ -98,6 +98,13 @@ def test_an_empty_shard_has_no_records(topic: Topic) -> None:
     assert topic.source.read_committed_offset(1) is None
 
 
+def test_a_message_without_a_timestamp_has_a_negative_time(topic: Topic) -> None:
+    """Kafka stores -1, which is read as it is and found before every other time."""
+    topic.append(0, (b"u", b"{}", -1), (b"u", b"{}", NOW))
+    assert [record.published_at for record in _read(topic, 0, 0, 2)] == [-1, NOW]
+    assert topic.source.find_offset(0, NOW) == 1
+
+
 def test_records_are_read_as_they_were_published(topic: Topic) -> None:
     """Key, value and time are unchanged, null is null, and each shard has its own records in order."""
     topic.append(0, (b"u", b"{}", NOW), (None, None, NOW + 5), (b"", b"", NOW + 3), (b"\xff\x00", b"\x00\xfe", NOW))

@@ -68,6 +68,13 @@ def test_values_at_the_limits_are_valid(validator: GreatExpectationsValidator, c
     assert validator.validate(table(event(**changes))).rejected == {}
 
 
+def test_a_message_without_a_time_is_not_judged_as_from_1969(validator: GreatExpectationsValidator) -> None:
+    """The reason is that the message has no timestamp, whenever the event occurred, and others are not affected."""
+    rows = [(Record(0, n, at, None, None), event(occurred_at=3 * n * DAY)) for n, at in enumerate([-1, -1, 6 * DAY])]
+    verdict = validator.validate(events_table(rows))
+    assert verdict.rejected == {0: Reason.PUBLISHED_AT_MISSING, 1: Reason.PUBLISHED_AT_MISSING}
+
+
 def test_an_ordinary_batch_causes_no_warning(validator: GreatExpectationsValidator) -> None:
     """Distinct messages of known kinds in the past cause no warning; nor does an empty batch."""
     assert validator.validate(table(*(event(message_id=str(n)) for n in range(50)))).warnings == []
