@@ -233,7 +233,8 @@ def open_upsert_ports(sink_name: str, settings: Settings) -> Iterator[UpsertPort
     from include.pipeline.upsert import UpsertPorts
 
     with closing(open_sink(sink_name, settings)) as sink:
-        yield UpsertPorts(open_files(settings), sink, get_sink_spec(sink_name).needs_vectors)
+        needs_vectors = get_sink_spec(sink_name).needs_vectors
+        yield UpsertPorts(open_files(settings), sink, settings.embed.generation if needs_vectors else None)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.domain.batch import BatchRef
+from include.domain.generation import Generation
 from include.pipeline.files import events_file, vectors_file
 from include.ports import BatchStore, Embedder, TextVectors
 
@@ -29,7 +30,7 @@ class EmbedPorts:
 def embed(ref: BatchRef, ports: EmbedPorts) -> dict[str, int]:
     """Write the batch's vectors file. Returns the number of its distinct texts and of those that were new."""
     vectors, new = vectors_of(ports.files.read(events_file(ref)), ref.shard, ports.embedder, ports.text_vectors)
-    ports.files.write(vectors_file(ref), vectors_table(vectors, ports.embedder.generation.dimension))
+    ports.files.write(vectors_file(ref), vectors_table(vectors, ports.embedder.generation))
     return {"texts": len(vectors), "new": new}
 
 
@@ -70,9 +71,10 @@ def _distinct_texts(events: pa.Table) -> dict[str, str]:
     return dict(zip(with_text["text_hash"].to_pylist(), with_text["text"].to_pylist(), strict=True))
 
 
-def vectors_table(vectors: dict[str, np.ndarray], dimension: int) -> pa.Table:
-    """(text_hash, vector) rows, sorted by hash."""
+def vectors_table(vectors: dict[str, np.ndarray], generation: Generation) -> pa.Table:
+    """(text_hash, vector) rows, sorted by hash. The schema's metadata names their generation."""
     hashes = sorted(vectors)
     flat = np.concatenate([vectors[text_hash] for text_hash in hashes]) if hashes else np.empty(0, dtype=np.float32)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(flat, type=pa.float32()), dimension)
-    return pa.table({"text_hash": pa.array(hashes, type=pa.string()), "vector": column})
+    column = pa.FixedSizeListArray.from_arrays(pa.array(flat, type=pa.float32()), generation.dimension)
+    table = pa.table({"text_hash": pa.array(hashes, type=pa.string()), "vector": column})
+    return table.replace_schema_metadata({"generation": generation.name})

@@ -173,7 +173,8 @@ class SinkTiming:
 
 def make_upsert_step(name: str, settings: Settings, sink: Sink, ref: BatchRef) -> Callable[[], int]:
     """Returns the upsert step of one batch, including reading its files."""
-    ports = UpsertPorts(bootstrap.open_files(settings), sink, bootstrap.get_sink_spec(name).needs_vectors)
+    needs_vectors = bootstrap.get_sink_spec(name).needs_vectors
+    ports = UpsertPorts(bootstrap.open_files(settings), sink, settings.embed.generation if needs_vectors else None)
     return lambda: upsert(ref, ports)
 
 

@@ -157,7 +157,7 @@ def test_each_generation_is_embedded_separately(tmp_path: Path) -> None:
 def test_a_vectors_table_can_be_read_back(numbers: dict[str, int]) -> None:
     """Each hash keeps its vector whatever the order of the input, and a table may be empty."""
     vectors = {name: np.asarray([number, -number, 0.5], dtype=np.float32) for name, number in numbers.items()}
-    hashes, matrix = read_vectors(vectors_table(vectors, 3))
+    hashes, matrix = read_vectors(vectors_table(vectors, Generation("model", "1", 3)))
     assert matrix.shape == (len(numbers), 3)
     assert hashes == tuple(sorted(numbers))
     for name, row in zip(hashes, matrix, strict=True):

@@ -18,7 +18,8 @@ from include.domain.batch import BatchMode, BatchRef, StageCounts
 from include.domain.generation import Generation
 from include.domain.reasons import Reason
 from include.domain.validation import Verdict
-from include.errors import ConfigurationError, StagedBatchMissingError, TransientError
+from include.embedders.memory import MemoryEmbedder
+from include.errors import ConfigurationError, PermanentError, StagedBatchMissingError, TransientError
 from include.pipeline.commit import CommitPorts, commit
 from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import events_file, vectors_file
@@ -98,7 +99,7 @@ class Pipeline:
 
     def upsert(self, ref: BatchRef) -> int:
         sink = memory.MemoryWarehouseSink(self.tables)
-        return upsert(ref, UpsertPorts(self.files, sink, needs_vectors=False))
+        return upsert(ref, UpsertPorts(self.files, sink, None))
 
     def commit(self, ref: BatchRef) -> None:
         commit(ref, CommitPorts(self.ledger, self.source, self.files))
@@ -276,10 +277,27 @@ def test_only_sinks_that_need_vectors_wait_for_them(pipeline: Pipeline) -> None:
     assert pipeline.upsert(ref) == len(pipeline.tables.events) == 2
     milvus = MemorySink("milvus", needs="text", needs_vectors=True)
     with pytest.raises(StagedBatchMissingError):
-        upsert(ref, UpsertPorts(pipeline.files, milvus, needs_vectors=True))
+        upsert(ref, UpsertPorts(pipeline.files, milvus, pipeline.embedder.generation))
     pipeline.embed(ref)
-    assert upsert(ref, UpsertPorts(pipeline.files, milvus, needs_vectors=True)) == 1
+    assert upsert(ref, UpsertPorts(pipeline.files, milvus, pipeline.embedder.generation)) == 1
     assert [row["vector"].tolist() for row in milvus.rows.values()] == [[1.0, 5.0]]
+
+
+def test_vectors_of_another_generation_are_not_stored(pipeline: Pipeline) -> None:
+    """A batch embedded before the model was changed fails, and the next run of the shard embeds and stores it."""
+    pipeline.publish(payload("1"))
+    ref = pipeline.claim()
+    pipeline.stage(ref)
+    pipeline.embed(ref)
+    sink = MemorySink("milvus", needs="text", needs_vectors=True)
+    other = MemoryEmbedder(Generation("other", "1", 3))
+    with pytest.raises(PermanentError, match=r"generation test_1_2, but other_1_3 is set.*next run embeds it again"):
+        upsert(ref, UpsertPorts(pipeline.files, sink, other.generation))
+    assert sink.rows == {}
+    ref = pipeline.claim()
+    pipeline.stage(ref)
+    embed(ref, EmbedPorts(pipeline.files, other, pipeline.warehouse.text_vectors))
+    assert upsert(ref, UpsertPorts(pipeline.files, sink, other.generation)) == 1
 
 
 contents = st.builds(
