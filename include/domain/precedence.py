@@ -4,10 +4,10 @@ The rule is written once in Python, here, and once per query language:
 
 - SQL: ``upsert_events`` in ``include/stores/warehouse/queries/events.sql``
 - Cypher: ``include/stores/cypher/engaged.cypher``
-- MongoDB: ``_replace_older`` in ``include/sinks/mongo.py``
 - SQLite: ``demo/recount.py``, which recounts the input independently, and the template of ``make new-sink``
 
-Milvus has no conditional write: its sink reads the stored precedences and compares them here.
+Two sinks read the stored precedences and compare them here: Milvus has no conditional write, and MongoDB replaces a
+document if it is still the one that was read.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import batched
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,14 @@ from include.errors import TransientError
 from include.settings import MongoSettings
 from include.stores.mongo import DUPLICATE_KEY, Document, events_collection, to_documents, translate_errors
 
+#: A document and its stored revision, None if there is none, to the write that is due; None if there is nothing to do.
+type _Compare = Callable[[Document, Precedence | None], ReplaceOne[Document] | DeleteOne | None]
+
 CHUNK = 5_000
+#: Ids in one query: more do not make it faster, and the local server becomes slow with thousands.
+IDS_PER_READ = 200
+#: How often a document is compared and written while other writers change it too.
+ATTEMPTS = 10
 COUNT_SECONDS = 600
 
 
@@ -24,6 +32,8 @@ class MongoSink:
     """Inserts first: nearly all events are new, and an insert by ``_id`` is four times as fast as an upsert.
 
     Only documents that are rejected as duplicates are compared with the stored ones and, if newer, replace them.
+    A stored document is replaced or deleted only if it is still the one that was compared; otherwise another writer was
+    faster, and it is compared again.
     """
 
     name = "mongo"
@@ -43,9 +53,9 @@ class MongoSink:
         """Delete these events unless a newer revision is stored."""
         deleted = 0
         for start in range(0, rows.num_rows, CHUNK):
+            events = [{"_id": row["event_id"], **row} for row in rows.slice(start, CHUNK).to_pylist()]
             with translate_errors():
-                requests = [_delete_unless_newer(row) for row in rows.slice(start, CHUNK).to_pylist()]
-                deleted += self._events.bulk_write(requests, ordered=False).deleted_count
+                deleted += self._write_compared(events, _delete_unless_newer)
         return deleted
 
     def count(self) -> int:
@@ -59,10 +69,8 @@ class MongoSink:
         self._events.database.client.close()
 
     def _store(self, chunk: Sequence[Document]) -> None:
-        duplicates = self._insert(chunk)
-        newer = self._select_newer(duplicates) if duplicates else []
-        if newer:
-            self._events.bulk_write([_replace_older(document) for document in newer], ordered=False)
+        if duplicates := self._insert(chunk):
+            self._write_compared(duplicates, _replace_older)
 
     def _insert(self, chunk: Sequence[Document]) -> list[Document]:
         """Insert the documents. Returns those whose ``_id`` exists already."""
@@ -75,33 +83,48 @@ class MongoSink:
             return [chunk[failure["index"]] for failure in failures]
         return []
 
-    def _select_newer(self, duplicates: Sequence[Document]) -> list[Document]:
-        ids = [document["_id"] for document in duplicates]
-        cursor = self._events.find({"_id": {"$in": ids}}, {"version": 1, "digest": 1})
-        stored = {document["_id"]: _precedence_of(document) for document in cursor}
-        if len(stored) < len(duplicates):
-            raise TransientError(
-                "MongoDB rejected documents as duplicates that do not exist: deleted since, or by another unique index"
-            )
-        return [document for document in duplicates if _precedence_of(document) > stored[document["_id"]]]
+    def _write_compared(self, documents: Sequence[Document], compare: _Compare) -> int:
+        """Write what ``compare`` returns for each document and its stored revision. Returns how many were written."""
+        written = 0
+        for _ in range(ATTEMPTS):
+            stored = self._read_stored(document["_id"] for document in documents)
+            requests = [
+                request for request in (compare(each, stored.get(each["_id"])) for each in documents) if request
+            ]
+            if not requests:
+                return written
+            result = self._events.bulk_write(requests, ordered=False)
+            done = result.matched_count + result.deleted_count
+            written += done
+            if done == len(requests):
+                return written
+        raise TransientError("other writers keep changing the same documents in MongoDB")
+
+    def _read_stored(self, ids: Iterable[str]) -> dict[str, Precedence]:
+        stored: dict[str, Precedence] = {}
+        for chunk in batched(ids, IDS_PER_READ):
+            cursor = self._events.find({"_id": {"$in": chunk}}, {"version": 1, "digest": 1})
+            stored.update((document["_id"], _precedence_of(document)) for document in cursor)
+        return stored
 
 
 def _precedence_of(document: Document) -> Precedence:
     return Precedence(document["version"], document["digest"])
 
 
-def _replace_older(document: Document) -> ReplaceOne[Document]:
-    """Replace the stored document only if it is still older: another writer may have replaced it after it was read.
+def _replace_older(document: Document, stored: Precedence | None) -> ReplaceOne[Document] | None:
+    if stored is None:
+        raise TransientError(
+            "MongoDB rejected documents as duplicates that do not exist: deleted since, or by another unique index"
+        )
+    return ReplaceOne(_unchanged(document, stored), document) if _precedence_of(document) > stored else None
 
-    The condition is the rule of ``include/domain/precedence.py`` in MongoDB's query language.
-    """
-    version, digest = document["version"], document["digest"]
-    older = [{"version": {"$lt": version}}, {"version": version, "digest": {"$lt": digest}}]
+
+def _delete_unless_newer(event: Document, stored: Precedence | None) -> DeleteOne | None:
+    return DeleteOne(_unchanged(event, stored)) if stored is not None and _precedence_of(event) >= stored else None
+
+
+def _unchanged(event: Document, stored: Precedence) -> dict[str, Any]:
+    """Finds the document if it is still that revision. With equalities alone, every server finds it by ``_id``."""
     # user_id is the shard key: with it in the filter the write goes to one shard.
-    return ReplaceOne({"_id": document["_id"], "user_id": document["user_id"], "$or": older}, document)
-
-
-def _delete_unless_newer(row: Mapping[str, Any]) -> DeleteOne:
-    version, digest = row["version"], row["digest"]
-    not_newer = [{"version": {"$lt": version}}, {"version": version, "digest": {"$lte": digest}}]
-    return DeleteOne({"_id": row["event_id"], "user_id": row["user_id"], "$or": not_newer})
+    return {"_id": event["_id"], "user_id": event["user_id"], "version": stored.version, "digest": stored.digest}

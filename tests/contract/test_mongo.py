@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+import pyarrow as pa
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from include.bootstrap import SINKS
-from include.domain.event import decode
+from include.domain.event import Event, decode
 from include.domain.identity import digest
+from include.domain.precedence import Precedence
+from include.errors import TransientError
 from include.settings import MongoSettings
 from include.sinks.mongo import MongoSink
 from include.stores.mongo import unescape_names
@@ -109,6 +113,69 @@ def test_a_newer_version_replaces_the_whole_document(sink: MongoSink, probe: Mon
     document = _store(sink, probe, version=1)
     assert "extra" not in document
     assert "campaign_id" not in document
+
+
+class _RacedSink(MongoSink):
+    """Another writer stores a revision after each of the first comparisons."""
+
+    others: list[Event]
+
+    def _read_stored(self, ids: Iterable[str]) -> dict[str, Precedence]:
+        stored = super()._read_stored(ids)
+        if self.others:
+            MongoSink.upsert(self._other, batch_of([self.others.pop(0)]))
+        return stored
+
+    def __init__(self, settings: MongoSettings, others: Iterable[Event]) -> None:
+        super().__init__(settings)
+        self._other = MongoSink(settings)
+        self.others = list(others)
+
+    def close(self) -> None:
+        super().close()
+        self._other.close()
+
+
+def _revision(version: int, text: str = "t") -> Event:
+    return Event(user_id="u", message_id="m", kind="view", occurred_at=1, text=text, version=version)
+
+
+@pytest.mark.parametrize(("others", "winner"), [([2, 3], 5), ([2, 7], 7), ([5], 5)])
+def test_a_writer_that_comes_between_is_compared_too(
+    mongo_settings: MongoSettings, probe: MongoProbe, others: list[int], winner: int
+) -> None:
+    """The newest of the stored, written and intermediate revisions stays, and a neighbour is written as well."""
+    neighbour = Event(user_id="n", message_id="m", kind="view", occurred_at=1, text="t", version=1)
+    with closing(_RacedSink(mongo_settings, [])) as sink:
+        sink.upsert(batch_of([_revision(1), msgspec.structs.replace(neighbour, version=0)]))
+        sink.others = [_revision(version) for version in others]
+        sink.upsert(batch_of([_revision(5), neighbour]))
+    assert probe.documents()[neighbour.event_id]["version"] == 1
+    assert probe.documents()[_revision(0).event_id]["version"] == winner
+
+
+@pytest.mark.parametrize(("version", "deleted"), [(4, 1), (5, 0)])
+def test_a_revision_stored_before_a_delete_is_compared_too(
+    mongo_settings: MongoSettings, probe: MongoProbe, version: int, deleted: int
+) -> None:
+    """It is deleted as well unless it is newer."""
+    with closing(_RacedSink(mongo_settings, [])) as sink:
+        sink.upsert(batch_of([_revision(1)]))
+        sink.others = [_revision(version)]
+        event = _revision(4)
+        key = {"event_id": event.event_id, "user_id": "u", "version": 4, "digest": event.digest}
+        assert sink.delete(pa.Table.from_pylist([key])) == deleted
+    assert len(probe.documents()) == 1 - deleted
+
+
+def test_writers_that_never_stop_are_an_outage(mongo_settings: MongoSettings) -> None:
+    """After some attempts the batch is left for a retry."""
+    with closing(_RacedSink(mongo_settings, [])) as sink:
+        sink.upsert(batch_of([_revision(0)]))
+        sink.others = [_revision(n) for n in range(1, 50)]
+        with pytest.raises(TransientError, match="other writers keep changing"):
+            sink.upsert(batch_of([_revision(50)]))
+        sink.others = []
 
 
 def test_the_local_server_does_not_lose_acknowledged_writes(servers: Servers, mongo_settings: MongoSettings) -> None:
