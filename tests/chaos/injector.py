@@ -1,0 +1,155 @@
+"""Applies planned faults to a running cluster, each at a moment at which it meets work in flight if there is one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from stack.config import PROJECT
+from tests.chaos.cluster import Cluster, send_signal
+from tests.chaos.pipeline_run import HIT
+from tests.chaos.schedule import PROXIED, Fault
+from tests.chaos.watch import OffsetWatch
+
+#: A fault waits for work in flight, but not longer than this.
+_AIM_S = 15
+_AIM_EVERY_S = 0.05
+_RUN_S = 700
+
+
+class Applied(NamedTuple):
+    """A fault as it fell: its target, when it began and ended (``time.monotonic``), and whether it met work in flight.
+
+    ``failed`` says why it could not be applied.
+    """
+
+    fault: Fault
+    target: str
+    began: float
+    ended: float
+    hit: bool
+    failed: str = ""
+
+
+class Injector:
+    """Runs each fault in a thread of its own, so that they may overlap."""
+
+    def __init__(self, cluster: Cluster, watch: OffsetWatch, seed: int, logs: Path) -> None:
+        self._cluster = cluster
+        self._watch = watch
+        self._random = Random(seed)
+        self._logs = logs
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._children: list[subprocess.Popen[str]] = []
+        self._began_ms = round(time.time() * 1000)
+        self.applied: list[Applied] = []
+
+    def run(self, faults: Sequence[Fault], on_wait: Callable[[], None]) -> None:
+        """Start every fault at its time; ``on_wait`` is called about once a second."""
+        began = time.monotonic()
+        for fault in faults:
+            while (left := began + fault.at - time.monotonic()) > 0:
+                on_wait()
+                time.sleep(min(1, left))
+            thread = threading.Thread(target=self._apply, args=(fault,), name=fault.kind, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def finish(self, on_wait: Callable[[], None]) -> None:
+        """Wait until every fault has ended."""
+        while any(thread.is_alive() for thread in self._threads):
+            on_wait()
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """End every fault now."""
+        self._stopped.set()
+        for child in self._children:
+            with suppress(ProcessLookupError):
+                child.kill()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _apply(self, fault: Fault) -> None:
+        target = fault.target
+        try:
+            if fault.kind in ("second_run", "range_run"):
+                self._run_beside(fault)
+                return
+            pids, hit = self._aim(fault)
+            if fault.kind.endswith("_task"):
+                pids = [self._random.choice(pids)] if pids else []
+            began = time.monotonic()
+            self._inject(fault, pids)
+            self.applied.append(Applied(fault, target, began, time.monotonic(), hit))
+        except Exception as error:  # noqa: BLE001 - a fault that cannot be applied must not go unnoticed
+            now = time.monotonic()
+            self.applied.append(Applied(fault, target, now, now, False, f"{type(error).__name__}: {error}"))
+
+    def _aim(self, fault: Fault) -> tuple[list[int], bool]:
+        """Wait for work in flight; the processes of the target, and whether the fault will meet any work."""
+        deadline = time.monotonic() + _AIM_S
+        while True:
+            pids = self._cluster.task_pids() if fault.kind.endswith("_task") else self._cluster.pids(fault.target)
+            if self._meets_work(fault, pids):
+                return pids, True
+            if time.monotonic() > deadline or self._stopped.is_set():
+                return pids, False
+            time.sleep(_AIM_EVERY_S)
+
+    def _meets_work(self, fault: Fault, pids: list[int]) -> bool:
+        if fault.kind.endswith("_task"):
+            return bool(pids)
+        working = any(self._watch.open_batches.values()) or bool(self._cluster.task_pids())
+        used = self._cluster.proxies.busy(fault.target) if fault.target in PROXIED else bool(pids)
+        return working and used
+
+    def _inject(self, fault: Fault, pids: list[int]) -> None:
+        match fault.kind.partition("_")[0]:
+            case "kill":
+                send_signal(pids, signal.SIGKILL)
+            case "pause":
+                send_signal(pids, signal.SIGSTOP)
+                self._stopped.wait(fault.seconds)
+                send_signal(pids, signal.SIGCONT)
+            case _:
+                self._disturb(fault)
+                self._stopped.wait(fault.seconds)
+                self._cluster.proxies.clear(fault.target)
+
+    def _disturb(self, fault: Fault) -> None:
+        match fault.kind:
+            case "reset":
+                self._cluster.proxies.reset(fault.target)
+            case "black_hole":
+                self._cluster.proxies.black_hole(fault.target)
+            case _:
+                self._cluster.proxies.delay(fault.target, fault.latency)
+
+    def _run_beside(self, fault: Fault) -> None:
+        """Ingest beside Airflow's run of the same shard: the same batch, or a range of what was published so far."""
+        shards = self._cluster.config.shards
+        command = [sys.executable, "-m", "tests.chaos.pipeline_run", "--shard", str(self._random.randrange(shards))]
+        if fault.kind == "range_run":
+            now = round(time.time() * 1000)
+            start = self._random.randrange(self._began_ms, now)
+            command += ["--range", str(start), str(min(now, start + 60_000))]
+        began = time.monotonic()
+        environment = {**self._cluster.environment, "PYTHONPATH": str(PROJECT), "PATH": ""}
+        with (self._logs / f"{fault.kind}-{int(fault.at)}.log").open("w") as log:
+            child = subprocess.Popen(
+                command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+            self._children.append(child)
+            output, _ = child.communicate(timeout=_RUN_S)
+        failed = "" if child.returncode in (0, 3, -signal.SIGKILL) else f"exit code {child.returncode}"
+        self.applied.append(Applied(fault, "", began, time.monotonic(), HIT in output, failed))
