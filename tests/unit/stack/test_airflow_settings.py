@@ -95,7 +95,6 @@ def test_other_fields_come_from_the_file(connections: dict[str, dict[str, Any]])
     """Users, databases and options are those of the file."""
     assert connections["kafka_default"]["extra"]["group.id"] == "millrace"
     assert connections["mongo_default"]["schema"] == "millrace"
-    assert connections["mongo_default"]["extra"] == {"retryWrites": "false"}
     assert (connections["warehouse_default"]["login"], connections["warehouse_default"]["schema"]) == (
         "warehouse",
         "warehouse",

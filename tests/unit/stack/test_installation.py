@@ -66,7 +66,7 @@ def test_the_default_ports_and_heaps_are_stable() -> None:
     assert [DEFAULT_PORTS[name] for name in ("kafka", "mongo", "milvus", "neo4j")] == [19092, 17017, 19630, 17687]
     assert [DEFAULT_PORTS[name] for name in ("postgres", "redis", "embed")] == [15432, 16379, 18090]
     assert [DEFAULT_PORTS[name] for name in ("airflow", "reader")] == [18080, 18000]
-    assert DEFAULT_HEAPS == {"neo4j": "512m", "kafka": "320m", "mongo": "384m"}
+    assert DEFAULT_HEAPS == {"neo4j": "512m", "kafka": "320m"}
 
 
 @pytest.mark.parametrize("name", DEFAULT_PORTS)
@@ -134,7 +134,7 @@ INVALID = [
     ("MILLRACE_PORT_MILVUS_ETCD", "-1"),
     ("MILLRACE_PORT_READER", "18000.0"),
     ("MILLRACE_HEAP_KAFKA", "0m"),
-    ("MILLRACE_HEAP_MONGO", "512"),
+    ("MILLRACE_HEAP_NEO4J", "512"),
     ("MILLRACE_HEAP_NEO4J", "1g -XX:+Evil"),
     ("MILLRACE_SHARDS", "0"),
     ("MILLRACE_SHARDS", "4097"),

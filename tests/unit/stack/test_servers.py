@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from secantus.config import load_config
 
 from include.errors import ConfigurationError
 from stack import jars, java
@@ -32,7 +33,7 @@ CONFIGURED = (*kafka.SERVERS, *milvus.SERVERS, *mongo.SERVERS, *neo4j.SERVERS, *
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """Every server is prepared, with empty files as jars and engine, and Kafka's store already formatted."""
     folder = tmp_path_factory.mktemp("servers")
-    heaps = {"kafka": "111m", "mongo": "222m", "neo4j": "333m"}
+    heaps = {"kafka": "111m", "neo4j": "333m"}
     config = replace(config_on_free_ports(folder / "José Ñ"), jar_cache=folder / "jars", heaps=heaps, shards=7)
     for jar in jars.read_lock():
         (config.jar_cache / jar.file).parent.mkdir(parents=True, exist_ok=True)
@@ -128,21 +129,33 @@ def test_kafka_gets_its_heap_and_jars(context: Context) -> None:
     assert f"@{context.config.run / 'kafka.args'}" in server.launch(context).argv
 
 
-@pytest.mark.parametrize(("name", "heap"), [("mongo", "-Xmx222m"), ("neo4j", "-Xmx333m")])
-def test_an_embedded_jvm_gets_its_heap_and_jars(context: Context, name: str, heap: str) -> None:
+def test_an_embedded_jvm_gets_its_heap_and_jars(context: Context) -> None:
     """The process that hosts the JVM reads the heap, the library and the jars from its settings file."""
-    (server,) = (server for server in SERVERS if server.name == name)
+    (server,) = neo4j.SERVERS
     settings = json.loads(Path(server.launch(context).argv[-1]).read_text(encoding="utf-8"))
-    assert settings["options"][0] == heap
+    assert settings["options"][0] == "-Xmx333m"
     assert Path(settings["library"]).exists()
-    assert settings["class_path"] == [str(context.config.jar_cache / jar.file) for jar in jars.read_lock(name)]
+    assert settings["class_path"] == [str(context.config.jar_cache / jar.file) for jar in jars.read_lock("neo4j")]
 
 
 def test_mongo_configuration(context: Context) -> None:
-    """MongoDB listens on its loopback port and stores its file in the home."""
-    settings = json.loads((context.config.run / "mongo.json").read_text(encoding="utf-8"))
-    assert (settings["host"], settings["port"]) == (LOOPBACK, context.config.ports["mongo"])
-    assert Path(settings["file"]).is_relative_to(context.config.data("mongo"))
+    """MongoDB listens on its loopback port, stores its files in the home and syncs every write."""
+    settings, _ = load_config(context.config.run / "mongo.toml")
+    assert (settings.host, settings.port) == (LOOPBACK, context.config.ports["mongo"])
+    assert Path(settings.storage_path) == context.config.data("mongo")
+    assert settings.sync_on_commit
+
+
+def test_data_of_the_former_mongodb_server_is_refused(context: Context, tmp_path: Path) -> None:
+    """It is left as it is, and the message names the command that starts afresh."""
+    config = replace(context.config, home=tmp_path)
+    old = config.data("mongo") / "store.mv"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    (server,) = mongo.SERVERS
+    with pytest.raises(ConfigurationError, match="cannot read: run make reset"):
+        server.prepare(replace(context, config=config))
+    assert old.exists()
 
 
 def test_neo4j_configuration(context: Context) -> None:

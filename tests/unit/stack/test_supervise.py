@@ -235,9 +235,9 @@ def test_changed_settings_are_noticed(context: Context, change: str) -> None:
 
 def test_a_changed_heap_is_noticed(context: Context) -> None:
     """The heap is in a file rather than an argument and still counts; that of another server does not."""
-    (server,) = (server for server in SERVERS if server.name == "mongo")
+    (server,) = (server for server in SERVERS if server.name == "neo4j")
     server.write_spec(context)
-    for name, changed in (("kafka", False), ("mongo", True)):
+    for name, changed in (("kafka", False), ("neo4j", True)):
         config = replace(context.config, heaps={**context.config.heaps, name: "999m"})
         assert server.settings_changed(replace(context, config=config)) is changed
 
