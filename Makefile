@@ -98,6 +98,10 @@ test: setup check ## Run every check and every test
 histories: setup ## Check 100,000 random histories of a shard in memory (COUNT=n, SEED=n)
 	@$(PYTHON) -m scripts.histories $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: chaos
+chaos: setup ## Check that no fault loses or doubles an event, on a stack of its own (SECONDS=900, SEED=n)
+	@$(PYTHON) -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: new-sink
 new-sink: setup ## Write a new sink and its test from a template (NAME=search)
 	@if [ -z "$(NAME)" ]; then echo "error: name the sink: make new-sink NAME=search" >&2; exit 2; fi

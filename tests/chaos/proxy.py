@@ -24,6 +24,7 @@ class Proxy:
         self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._resets = False
         self._latency = 0.0
         self._flows = asyncio.Event()
@@ -43,8 +44,10 @@ class Proxy:
         """Stop listening and cut every connection."""
         if self._server is not None:
             self._server.close()
-        self._flows.set()
         self._cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def reset(self) -> None:
         """Reset every connection, and each new one until ``clear``."""
@@ -68,7 +71,13 @@ class Proxy:
         for writer in list(self._writers):
             _abort(writer)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine: asyncio would log the cancellation of its task as an error.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._resets:
             _abort(writer)
             return
@@ -81,16 +90,16 @@ class Proxy:
             _abort(writer)
             return
         self._writers.add(server_writer)
+        directions = [
+            asyncio.ensure_future(self._pass_on(reader, server_writer)),
+            asyncio.ensure_future(self._pass_on(server_reader, writer)),
+        ]
         try:
             # Whichever side ends first ends both: no protocol here uses half-open connections.
-            await asyncio.wait(
-                [
-                    asyncio.create_task(self._pass_on(reader, server_writer)),
-                    asyncio.create_task(self._pass_on(server_reader, writer)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for direction in directions:
+                direction.cancel()
             for end in (writer, server_writer):
                 self._writers.discard(end)
                 end.close()
@@ -168,7 +177,3 @@ class Proxies:
     async def _close(self) -> None:
         for proxy in self._proxies.values():
             await proxy.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
