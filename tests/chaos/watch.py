@@ -30,30 +30,34 @@ FROM pipeline.positions p WHERE topic = %s
 
 
 class Poll:
-    """Calls ``once`` again and again in a thread of its own, until it is left as a context manager."""
+    """Calls ``once`` again and again in a thread of its own, until it is left as a context manager.
+
+    An error of ``once`` ends the thread, and is raised when the context is left.
+    """
 
     def __init__(self, name: str, every_s: float, once: Callable[[], None]) -> None:
         self._every_s = every_s
         self._once = once
         self._stopped = threading.Event()
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Wait for the current call, and make no other."""
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(60)
+        self._thread.join(60)
+        if self._error is not None and kind is None:
+            raise self._error
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every_s):
-            self._once()
+        try:
+            while not self._stopped.wait(self._every_s):
+                self._once()
+        except Exception as error:  # noqa: BLE001 - raised in the main thread
+            self._error = error
 
 
 class OffsetWatch:
