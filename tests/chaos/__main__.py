@@ -15,10 +15,10 @@ from include.errors import MillraceError
 from stack.config import PROJECT
 from stack.interrupts import INTERRUPTED, handle_interrupts, raise_interrupt
 from tests.chaos.checker import check, check_replay
-from tests.chaos.cluster import Cluster, running_cluster
+from tests.chaos.cluster import Cluster, refuse_poison, running_cluster
 from tests.chaos.injector import Injector
 from tests.chaos.load import Load, Shares, is_poison
-from tests.chaos.observations import Observations, Violations
+from tests.chaos.observations import Observations, Violations, not_poison
 from tests.chaos.publishing import TICK_S, SteadyPublisher
 from tests.chaos.schedule import KINDS, plan
 from tests.chaos.settling import Settling
@@ -39,6 +39,8 @@ def main() -> int:
     keep: list[str] = []
     try:
         with running_cluster(options.shards, say, keep) as cluster:
+            if options.refuse_poison:
+                refuse_poison(cluster.settings)
             run = ChaosRun(cluster, options).execute()
             failures = find_failures(run)
             keep.extend(failures)
@@ -120,8 +122,9 @@ class ChaosRun:
     def _check(
         self, offsets: OffsetWatch, lists: ListWatch, publisher: SteadyPublisher, settling: Settling, converged: bool
     ) -> Violations:
+        is_refused = is_poison if self._options.refuse_poison else not_poison
         observations = Observations(
-            list(offsets.samples), lists.versions.served, dict(publisher.acknowledged), is_poison, converged
+            list(offsets.samples), lists.versions.served, dict(publisher.acknowledged), is_refused, converged
         )
         if not converged:
             return Violations({11: 1}, [f"not converged: {settling.left}"], {})
@@ -164,6 +167,7 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(KINDS), help="the kinds of faults, separated by commas")
     parser.add_argument("--shards", type=int, default=2, help="number of shards (2)")
     parser.add_argument("--poison", type=float, default=Shares.poison, help="share of poison messages (0.01)")
+    parser.add_argument("--refuse-poison", action="store_true", help="let the warehouse refuse poison messages")
     parser.add_argument("--no-replay", dest="replay", action="store_false", help="do not check the replay at the end")
     options = parser.parse_args(arguments)
     options.kinds = options.kinds.split(",")

@@ -13,27 +13,29 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from include.settings import EnvironmentSettings
+from include.settings import EnvironmentSettings, Settings
 from include.sources.kafka_topics import ensure_topics
+from include.stores.warehouse.warehouse import Warehouse
 from stack import records
 from stack.airflow_settings import build_seeds
 from stack.config import LOOPBACK, LocalConfig, find_free_ports
 from stack.credentials import Secrets
-from stack.installation import build_context, client_environment, config_on_free_ports, create_folders, load_secrets
+from stack.installation import client_environment, config_on_free_ports, create_folders, load_secrets
 from stack.server import Report
 from stack.servers import SERVERS
 from stack.servers.redis import redis_url
 from stack.stack import Stack
 from stack.supervise import Supervisor
+from tests.chaos.load import POISON_MARK
 from tests.chaos.proxy import Proxies
-from tests.chaos.schedule import PROXIED, REST_S
+from tests.chaos.schedule import PROXIED
 
 #: Small enough for several batches per minute and shard.
 BATCH_SIZE = 5_000
@@ -42,6 +44,7 @@ PIPELINE = {"BATCH_SIZE": str(BATCH_SIZE), "MAX_REJECT_PERCENT": "50"}
 #: The listener of Kafka whose advertised address is the proxy's.
 _PROXIED_LISTENER = "PROXIED"
 _STOP_S = 30
+_REFUSE_POISON = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (extra IS NULL OR extra::text NOT LIKE %(pattern)s)"
 
 
 @dataclass
@@ -135,6 +138,12 @@ def running_cluster(shards: int, report: Report, keep: list[str]) -> Iterator[Cl
             shutil.rmtree(home, ignore_errors=True)
 
 
+def refuse_poison(settings: Settings) -> None:
+    """Make the warehouse refuse poison. By itself no store refuses anything that passes validation."""
+    with closing(Warehouse(settings.warehouse)) as warehouse:
+        warehouse.database.execute(_REFUSE_POISON, {"pattern": f"%{POISON_MARK}%"})
+
+
 def _proxied_environment(config: LocalConfig, secrets: Secrets, listening: Mapping[str, int]) -> dict[str, str]:
     """What Airflow and the reader need so that they connect through the proxies."""
     behind = replace(config, ports={**config.ports, **listening})
@@ -181,17 +190,3 @@ def _restart(config: LocalConfig, server: str) -> None:
             raise TimeoutError(f"{server} did not stop within {_STOP_S} s")
         time.sleep(0.1)
     supervisor.start_server(server)
-
-
-def check_context(config: LocalConfig) -> list[str]:
-    """The servers that do not answer a health check now."""
-    context = build_context(config)
-    return [server.name for server in SERVERS if server.name in REST_S and not _answers(server, context)]
-
-
-def _answers(server: Any, context: Any) -> bool:
-    try:
-        server.check_health(context)
-    except Exception:  # noqa: BLE001 - each driver has its own errors
-        return False
-    return True

@@ -21,8 +21,8 @@ _LATE_HOURS = 48
 #: Messages that may be repeated or revised; the oldest are forgotten, so that memory stays flat.
 _REMEMBERED = 20_000
 _SAME_BATCH = 50
-#: A field that only poison has.
-_MARK = "chaos_poison"
+#: The name of a field that only poison has.
+POISON_MARK = "chaos_poison"
 #: Unknown fields as large and as deep as an event may have: the worst that every store must accept.
 _DEPTH = 30
 _FILLER = "ä" * 40_000
@@ -124,10 +124,10 @@ class Load:
         return Message(self._random.randrange(self._shards), fields["user_id"].encode(), value, "malformed")
 
     def _poison(self, now: datetime) -> dict[str, Any]:
-        nested: Any = {_MARK: True, "$where": "1", "a.b": "."}
+        nested: Any = {POISON_MARK: True, "$where": "1", "a.b": "."}
         for _ in range(_DEPTH - 1):
             nested = {"deeper": nested}
-        return {**self._event(now), _MARK: nested, "filler": _FILLER}
+        return {**self._event(now), POISON_MARK: nested, "filler": _FILLER}
 
     def _event(self, now: datetime) -> dict[str, Any]:
         self._count += 1
@@ -172,7 +172,7 @@ class Load:
 
 def is_poison(_origin: str, payload: bytes | None) -> bool:
     """Whether ``Load`` made this payload as poison."""
-    return payload is not None and f'"{_MARK}"'.encode() in payload
+    return payload is not None and f'"{POISON_MARK}"'.encode() in payload
 
 
 def shares_of(messages: Sequence[Message]) -> Iterator[tuple[str, float]]:
