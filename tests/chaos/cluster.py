@@ -127,7 +127,7 @@ def running_cluster(shards: int, report: Report, keep: list[str]) -> Iterator[Cl
                 # A stopped process would not react to the request to stop.
                 send_signal(sorted(records.find_processes(config.run)), signal.SIGCONT)
                 stack.down()
-    except BaseException as error:
+    except Exception as error:
         keep.append(type(error).__name__)
         raise
     finally:
