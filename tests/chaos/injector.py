@@ -20,8 +20,10 @@ from tests.chaos.schedule import PROXIED, Fault
 from tests.chaos.watch import OffsetWatch
 
 #: A fault waits for work in flight, but not longer than this.
-_AIM_S = 15
+_AIM_S = 60
 _AIM_EVERY_S = 0.05
+#: A server that has just recovered from a fault gets no other: killed while it starts, it would be given up.
+_REST_S = 20
 _RUN_S = 700
 
 
@@ -51,6 +53,7 @@ class Injector:
         self._threads: list[threading.Thread] = []
         self._children: list[subprocess.Popen[str]] = []
         self._began_ms = round(time.time() * 1000)
+        self._ended: dict[str, float] = {}
         self.applied: list[Applied] = []
 
     def run(self, faults: Sequence[Fault], on_wait: Callable[[], None]) -> None:
@@ -90,7 +93,9 @@ class Injector:
                 pids = [self._random.choice(pids)] if pids else []
             began = time.monotonic()
             self._inject(fault, pids)
-            self.applied.append(Applied(fault, target, began, time.monotonic(), hit))
+            ended = time.monotonic()
+            self._ended[target] = ended
+            self.applied.append(Applied(fault, target, began, ended, hit))
         except Exception as error:  # noqa: BLE001 - a fault that cannot be applied must not go unnoticed
             now = time.monotonic()
             self.applied.append(Applied(fault, target, now, now, False, f"{type(error).__name__}: {error}"))
@@ -100,11 +105,14 @@ class Injector:
         deadline = time.monotonic() + _AIM_S
         while True:
             pids = self._cluster.task_pids() if fault.kind.endswith("_task") else self._cluster.pids(fault.target)
-            if self._meets_work(fault, pids):
+            if self._has_rested(fault.target) and self._meets_work(fault, pids):
                 return pids, True
             if time.monotonic() > deadline or self._stopped.is_set():
                 return pids, False
             time.sleep(_AIM_EVERY_S)
+
+    def _has_rested(self, target: str) -> bool:
+        return time.monotonic() - self._ended.get(target, -_REST_S) >= _REST_S
 
     def _meets_work(self, fault: Fault, pids: list[int]) -> bool:
         if fault.kind.endswith("_task"):
