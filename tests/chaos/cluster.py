@@ -112,13 +112,16 @@ def running_cluster(shards: int, report: Report, keep: list[str]) -> Iterator[Cl
     *proxy_ports, kafka_port = find_free_ports(len(PROXIED) + 1)
     listening = dict(zip(PROXIED, proxy_ports, strict=True))
     targets = {server: config.ports[server] for server in PROXIED} | {"kafka": kafka_port}
-    config = replace(config, extra_environment=_proxied_environment(config, secrets, listening))
+    config = replace(config, extra_environment=proxied_environment(config, secrets, listening))
     stack = Stack(config, report)
     try:
         with Proxies({server: (listening[server], targets[server]) for server in PROXIED}) as proxies:
             try:
                 stack.up(["kafka"])
-                _add_kafka_listener(config, kafka_port, listening["kafka"])
+                properties = config.run / "kafka.properties"
+                text = properties.read_text(encoding="utf-8")
+                properties.write_text(add_listener(text, kafka_port, listening["kafka"]), encoding="utf-8")
+                _restart(config, "kafka")
                 stack.up()
                 cluster = Cluster(stack, proxies)
                 ensure_topics(cluster.settings.kafka, shards)
@@ -144,7 +147,7 @@ def refuse_poison(settings: Settings) -> None:
         warehouse.database.execute(_REFUSE_POISON, {"pattern": f"%{POISON_MARK}%"})
 
 
-def _proxied_environment(config: LocalConfig, secrets: Secrets, listening: Mapping[str, int]) -> dict[str, str]:
+def proxied_environment(config: LocalConfig, secrets: Secrets, listening: Mapping[str, int]) -> dict[str, str]:
     """What Airflow and the reader need so that they connect through the proxies."""
     behind = replace(config, ports={**config.ports, **listening})
     overrides: dict[str, Mapping[str, Any]] = {}
@@ -165,20 +168,18 @@ def _proxied_environment(config: LocalConfig, secrets: Secrets, listening: Mappi
     return environment | {"MILLRACE_REDIS_URL": redis_url(behind, secrets)}
 
 
-def _add_kafka_listener(config: LocalConfig, port: int, proxy: int) -> None:
-    """Let Kafka listen on another port too, and tell clients there to connect to the proxy."""
-    path = config.run / "kafka.properties"
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition("=")
-        added = {
-            "listeners": f"{_PROXIED_LISTENER}://{LOOPBACK}:{port}",
-            "advertised.listeners": f"{_PROXIED_LISTENER}://{LOOPBACK}:{proxy}",
-            "listener.security.protocol.map": f"{_PROXIED_LISTENER}:PLAINTEXT",
-        }.get(name)
-        lines.append(f"{name}={value},{added}" if added else line)
-    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
-    _restart(config, "kafka")
+def add_listener(properties: str, port: int, proxy: int) -> str:
+    """Kafka's properties with a listener on another port, which tells its clients to connect to the proxy."""
+    added = {
+        "listeners": f"{_PROXIED_LISTENER}://{LOOPBACK}:{port}",
+        "advertised.listeners": f"{_PROXIED_LISTENER}://{LOOPBACK}:{proxy}",
+        "listener.security.protocol.map": f"{_PROXIED_LISTENER}:PLAINTEXT",
+    }
+    lines = properties.splitlines()
+    for number, line in enumerate(lines):
+        if addition := added.get(line.partition("=")[0]):
+            lines[number] = f"{line},{addition}"
+    return "\n".join([*lines, ""])
 
 
 def _restart(config: LocalConfig, server: str) -> None:
