@@ -68,8 +68,13 @@ def environment(context: Context) -> dict[str, str]:
         "WORKERS": {"EXECUTION_API_RETRIES": "10"},
         # Parsing costs seconds of CPU, and the DAG files do not change by themselves.
         "DAG_PROCESSOR": {"MIN_FILE_PROCESS_INTERVAL": "300", "PARSING_PROCESSES": "1"},
-        # After a kill, interrupted tasks are found and retried within a minute instead of five.
-        "SCHEDULER": {"ORPHANED_TASKS_CHECK_INTERVAL": "30", "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120"},
+        # After a kill, interrupted tasks are found and retried within half a minute instead of five: the next scheduler
+        # looks for them every 10 s, once the killed one has sent no heartbeat for 20 s.
+        "SCHEDULER": {
+            "ORPHANED_TASKS_CHECK_INTERVAL": "10",
+            "SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+            "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+        },
         "LOGGING": {
             "BASE_LOG_FOLDER": str(home(config) / "logs"),
             # The defaults let the group write the logs of tasks and everyone read them, whatever the umask.
