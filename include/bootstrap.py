@@ -8,7 +8,7 @@ inside the functions, so that a task pays only for what it uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from include.pipeline.commit import CommitPorts
     from include.pipeline.embed import EmbedPorts
     from include.pipeline.precompute import PrecomputePorts
+    from include.pipeline.replay import ReplayPorts
     from include.pipeline.stage import StagePorts
     from include.pipeline.upsert import UpsertPorts
     from include.ports import BatchStore, Engagement, Sink, Validator
@@ -244,6 +245,21 @@ def open_commit_ports(settings: Settings) -> Iterator[CommitPorts]:
 
     with closing(open_source(settings)) as source, closing(_open_pipeline_warehouse(settings)) as warehouse:
         yield CommitPorts(warehouse.ledger, source, open_files(settings))
+
+
+@contextmanager
+def open_replay_ports(settings: Settings) -> Iterator[ReplayPorts]:
+    """What ``pipeline.replay`` needs."""
+    from include.pipeline.replay import ReplayPorts
+
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        yield ReplayPorts(
+            stage=enter(open_stage_ports(settings)),
+            embed=enter(open_embed_ports(settings)),
+            sinks={name: enter(open_upsert_ports(name, settings)) for name in SINKS},
+            commit=enter(open_commit_ports(settings)),
+        )
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class Ledger(Protocol):
 
     def claim_range(self, ref: BatchRef) -> BatchRef: ...
     def shorten(self, ref: BatchRef, end: int) -> BatchRef:
-        """End a live batch that was never staged earlier than planned; the next batch starts there."""
+        """End a batch that was never staged earlier than planned; the next live batch starts there."""
 
     def read_staged(self, ref: BatchRef) -> tuple[int, StageCounts] | None:
         """The epoch of the claim that was last staged, and its counts; None if the batch was never staged."""

@@ -10,7 +10,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, tas
 from dag_factories.assets import COMMITTED, ENGAGEMENT
 from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
-from dag_factories.published_range import backfill_interval
+from dag_factories.replay_range import backfill_interval
 from include import bootstrap
 from include.errors import hide_values
 from include.pipeline.aggregate import aggregate as aggregate_hours

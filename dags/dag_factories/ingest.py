@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, Param, task
+from airflow.sdk import DAG, Asset, AssetWatcher, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dag_factories import connections
 from dag_factories.assets import COMMITTED
 from dag_factories.connections import AirflowSettings
 from dag_factories.policy import DEFAULT_ARGS, START
-from dag_factories.published_range import published_range
 from dag_factories.xcom import from_xcom, to_xcom
 from include import bootstrap
 from include.bootstrap import SINKS
@@ -24,7 +22,6 @@ from include.pipeline.embed import embed as embed_batch
 from include.pipeline.stage import claim_and_stage
 from include.pipeline.upsert import upsert as upsert_batch
 from include.settings import EnvironmentSettings, pipeline_settings
-from replay_only import ReplayOnly
 from shard_lag import ShardLagTrigger
 
 GPU_POOL = "gpu_embed"
@@ -32,11 +29,9 @@ GPU_POOL = "gpu_embed"
 _DOC = """
 Ingests the events of shard {shard} (partition {shard} of the topic) into {stores}.
 
-* **Live**: starts automatically when messages are waiting. It reads up to `millrace_batch_size` messages from the
-  ledger's position; only its last task, `commit`, moves offsets. Trigger it without parameters to drain the shard
-  manually.
-* **Replay**: trigger it with `from` and `to` (when the messages were *published*), or backfill hours. A
-  replay changes nothing that is already correct, and moves no offset.
+* It starts automatically when messages are waiting, and reads up to `millrace_batch_size` messages from the ledger's
+  position. Only its last task, `commit`, moves offsets. Trigger it to drain the shard manually.
+* To ingest messages again, use the DAG `replay`.
 * If a store is down, only its `upsert_*` task fails; it is retried for half an hour, after which you can clear it.
 * If the embedding server is down, `embed` fails, and only the stores that need vectors wait ({vector_stores}).
 """
@@ -45,19 +40,14 @@ Ingests the events of shard {shard} (partition {shard} of the topic) into {store
 def ingest_dag(shard: int) -> DAG:
     """The DAG ``ingest_shard_NNN``."""
     name = f"shard_{shard:03d}"
-    hours: Any = ReplayOnly("0 * * * *", timezone="UTC")
     with DAG(
         dag_id=f"ingest_{name}",
         description=f"Ingests the events of shard {shard} into every store",
         doc_md=_doc(shard),
-        schedule=AssetOrTimeSchedule(timetable=hours, assets=[_waiting_events(shard, name)]),
+        schedule=[_waiting_events(shard, name)],
         start_date=START,
         catchup=False,
         max_active_runs=1,
-        params={
-            "from": Param(None, type=["null", "string"], format="date-time", description="published at or after"),
-            "to": Param(None, type=["null", "string"], format="date-time", description="published before"),
-        },
         default_args=DEFAULT_ARGS,
         tags=["millrace", "ingest"],
     ) as dag:
@@ -95,18 +85,11 @@ def _doc(shard: int) -> str:
 
 @task
 @hide_values()
-def stage(
-    shard: int,
-    params: dict[str, Any] | None = None,
-    dag_run: Any = None,
-    data_interval_start: datetime | None = None,
-    data_interval_end: datetime | None = None,
-) -> dict[str, Any]:
+def stage(shard: int) -> dict[str, Any]:
     """Read, validate and deduplicate one batch; messages that are not valid events become dead letters."""
     settings = AirflowSettings()
-    published = published_range(dag_run.run_type, params or {}, data_interval_start, data_interval_end)
     with bootstrap.open_stage_ports(settings) as ports:
-        ref = claim_and_stage(settings.kafka.topic, shard, published, settings.pipeline, ports)
+        ref = claim_and_stage(settings.kafka.topic, shard, settings.pipeline, ports)
     return _xcom_or_skip(ref)
 
 

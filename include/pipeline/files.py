@@ -25,6 +25,11 @@ def vectors_file(ref: BatchRef) -> str:
     return _claim_folder(ref) + "vectors.arrow"
 
 
+def replay_position_file(run: str, shard: int) -> str:
+    """How far a replay has come in one shard: (offset)."""
+    return f"replay/{run}/{shard:03d}.arrow"
+
+
 #: The folders of all precompute runs.
 RUNS_FOLDER = "precompute/"
 

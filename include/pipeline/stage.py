@@ -24,11 +24,6 @@ from include.settings import PipelineSettings
 log = logging.getLogger(__name__)
 
 type Decoded = list[tuple[Record, Event]]
-#: ``[from, to)``: publish times in ms since 1970.
-type PublishedRange = tuple[int, int]
-
-#: A range is staged in memory; a longer one has to be ingested in several runs.
-RANGE_LIMIT = 500_000
 
 
 class _ReadBatch(NamedTuple):
@@ -41,7 +36,7 @@ class _ReadBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class StageLimits:
-    """How many bytes of messages a live batch may have, and how many of a shard's messages may be rejected.
+    """How many bytes of messages a batch may have, and how many of a shard's live messages may be rejected.
 
     The share is that of the last ``reject_window`` messages or more, in percent.
     """
@@ -66,15 +61,10 @@ class StagePorts:
     files: BatchStore
 
 
-def claim_and_stage(
-    topic: str, shard: int, published: PublishedRange | None, settings: PipelineSettings, ports: StagePorts
-) -> BatchRef | None:
-    """Claim and stage the next live batch, or the range published in that time. Returns None if there is none."""
-    _check_topic(topic, settings.shards, ports)
-    if published is None:
-        claimed = claim(topic, shard, settings.batch_size, ports)
-    else:
-        claimed = claim_range(topic, shard, published, ports)
+def claim_and_stage(topic: str, shard: int, settings: PipelineSettings, ports: StagePorts) -> BatchRef | None:
+    """Claim and stage the next live batch. Returns None if there is nothing to read."""
+    check_topic(topic, settings.shards, ports)
+    claimed = claim(topic, shard, settings.batch_size, ports)
     if claimed is None:
         _restore_group_offset(topic, shard, ports)
         return None
@@ -86,7 +76,8 @@ def claim_and_stage(
     return ref
 
 
-def _check_topic(topic: str, shards: int, ports: StagePorts) -> None:
+def check_topic(topic: str, shards: int, ports: StagePorts) -> None:
+    """Raise ``ConfigurationError`` if the topic was recreated, or has another number of partitions than shards."""
     topic_id, partitions = ports.source.describe()
     if partitions != shards:
         raise ConfigurationError(
@@ -108,26 +99,12 @@ def claim(topic: str, shard: int, limit: int, ports: StagePorts) -> BatchRef | N
     return ports.ledger.claim(topic, shard, ports.source.read_offsets(shard), limit)
 
 
-def claim_range(topic: str, shard: int, published: PublishedRange, ports: StagePorts) -> BatchRef | None:
-    """Claim the messages published in that range for a replay. Returns None if there are none."""
-    start, end = (ports.source.find_offset(shard, time) for time in published)
-    if end <= start:
-        return None
-    ref = BatchRef(topic, shard, start, end, BatchMode.RANGE)
-    if ref.size > RANGE_LIMIT:
-        raise ConfigurationError(
-            f"the range has {ref.size} offsets of {topic}[{shard}]; one run ingests at most {RANGE_LIMIT}: "
-            "split it into several runs"
-        )
-    return ports.ledger.claim_range(ref)
-
-
 def stage(ref: BatchRef, ports: StagePorts, limits: StageLimits = NO_LIMITS) -> tuple[BatchRef, StageCounts]:
     """Write the batch's events file and dead letters, and record the counts in the ledger. May run twice.
 
-    A live batch with more than ``limits.max_bytes`` of messages ends there, unless a store may have more of it already.
+    A batch with more than ``limits.max_bytes`` of messages ends there, unless a store may have more of it already.
     Returns the batch as it was staged. Raises ``RejectShareError``, before any dead letter is written, if too many
-    messages are rejected.
+    messages of a live batch are rejected.
     """
     earlier = ports.ledger.read_staged(ref)
     try:
@@ -137,17 +114,8 @@ def stage(ref: BatchRef, ports: StagePorts, limits: StageLimits = NO_LIMITS) -> 
             raise
         return ref, _stage_again(ref, *earlier, ports)
     if read.end < ref.end:
-        ref = _shorten(ref, read.end, limits.max_bytes, ports.ledger)
+        ref = ports.ledger.shorten(ref, read.end)
     return ref, _stage_records(ref, read, None if earlier is None else earlier[1], limits, ports)
-
-
-def _shorten(ref: BatchRef, end: int, max_bytes: int, ledger: Ledger) -> BatchRef:
-    if ref.mode == BatchMode.RANGE:
-        raise ConfigurationError(
-            f"the range has more than {max_bytes} bytes of messages: split it into several runs, or raise "
-            "millrace_batch_bytes (MILLRACE_BATCH_BYTES in the environment)"
-        )
-    return ledger.shorten(ref, end)
 
 
 def _stage_again(ref: BatchRef, epoch: int, counts: StageCounts, ports: StagePorts) -> StageCounts:

@@ -62,6 +62,8 @@ class MemoryLedger:
             raise StaleClaimError(ref.batch_id)
         shortened = msgspec.structs.replace(ref, end=end)
         del self._tables.batches[ref.batch_id]
+        if ref.mode == BatchMode.RANGE:
+            return self.claim_range(shortened)
         self._tables.batches[shortened.batch_id] = MemoryBatch(shortened)
         return shortened
 

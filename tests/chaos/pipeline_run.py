@@ -16,7 +16,8 @@ from include.domain.batch import BatchMode, events_table
 from include.errors import StaleClaimError, TransientError
 from include.pipeline.commit import commit
 from include.pipeline.embed import embed
-from include.pipeline.stage import PublishedRange, claim_and_stage
+from include.pipeline.replay import Bound, ReplayPosition, plan, replay
+from include.pipeline.stage import StageLimits, claim_and_stage
 from include.pipeline.upsert import upsert
 from include.settings import EnvironmentSettings, Settings
 
@@ -28,10 +29,17 @@ HIT = "the shard has an open batch"
 STALE = 3
 
 
+#: ``[from, to)``: publish times in ms since 1970.
+type PublishedRange = tuple[int, int]
+
+
 def run(settings: Settings, shard: int, published: PublishedRange | None) -> None:
-    """Ingest one batch. Raises ``StaleClaimError`` if another run claims it meanwhile."""
+    """Ingest one batch, or replay a range. Raises ``StaleClaimError`` if another run claims it meanwhile."""
+    if published is not None:
+        _replay(settings, shard, published)
+        return
     with bootstrap.open_stage_ports(settings) as stage_ports:
-        ref = claim_and_stage(settings.kafka.topic, shard, published, settings.pipeline, stage_ports)
+        ref = claim_and_stage(settings.kafka.topic, shard, settings.pipeline, stage_ports)
     if ref is None:
         return
     with bootstrap.open_embed_ports(settings) as embed_ports:
@@ -41,6 +49,16 @@ def run(settings: Settings, shard: int, published: PublishedRange | None) -> Non
             upsert(ref, sink_ports)
     with bootstrap.open_commit_ports(settings) as commit_ports:
         commit(ref, commit_ports)
+
+
+def _replay(settings: Settings, shard: int, published: PublishedRange) -> None:
+    start, end = (Bound(published_at=time) for time in published)
+    pipeline = settings.pipeline
+    with bootstrap.open_replay_ports(settings) as ports:
+        position = ReplayPosition(ports.commit.files, f"{shard} {published}", shard)
+        for each in plan(ports.stage.source, [shard], start, end):
+            limits = StageLimits(pipeline.batch_bytes)
+            replay(settings.kafka.topic, each, pipeline.batch_size, limits, ports, position, lambda *_: None)
 
 
 def wait_for_open_batch(settings: Settings, shard: int) -> bool:

@@ -19,13 +19,14 @@ import pymongo
 from demo.malformed import MALFORMED
 from include import bootstrap
 from include.bootstrap import SINKS
-from include.domain.batch import BatchRef
+from include.domain.batch import BatchMode, BatchRef
 from include.domain.identity import shard_of
 from include.pipeline.aggregate import aggregate
 from include.pipeline.commit import CommitPorts, commit
 from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.precompute import PrecomputePorts, build_profiles, publish, recommend, select_users
-from include.pipeline.stage import PublishedRange, StagePorts, claim_and_stage
+from include.pipeline.replay import Bound, plan
+from include.pipeline.stage import StagePorts, claim_and_stage, stage
 from include.pipeline.upsert import UpsertPorts, upsert
 from include.ports import Engagement
 from include.settings import EnvironmentSettings, MilvusSettings
@@ -39,7 +40,6 @@ from tests.chaos.observations import Observations, Violations
 SHARDS = 2
 #: Enough texts for a centre.
 TEXTS = 110
-_FAR_FUTURE_MS = 4_000_000_000_000
 
 
 class ChaosSettings(EnvironmentSettings):
@@ -111,16 +111,16 @@ class ChaosState:
                 self._publisher.send(shard_of(user, SHARDS), user.encode(), json.dumps(message).encode())
         self._publisher.flush()
 
-    def ingest(self, steps: Steps | None = None, published: PublishedRange | None = None) -> None:
+    def ingest(self, steps: Steps | None = None, since: int | None = None) -> None:
         """Ingest every live batch of every shard, or that range once."""
         steps = steps or self.steps
         for shard in range(SHARDS):
-            while ref := self._stage(steps, shard, published):
+            while ref := self._stage(steps, shard, since):
                 embed(ref, steps.embed)
                 for ports in filter(None, steps.sinks.values()):
                     upsert(ref, ports)
                 commit(ref, steps.commit)
-                if published is not None:
+                if since is not None:
                     break
 
     def derive(self, steps: Steps | None = None, *, lists: bool = True) -> None:
@@ -140,7 +140,7 @@ class ChaosState:
 
     def replay(self, since: int = 0) -> None:
         """Ingest everything published since then (ms since 1970) again, as a backfill does."""
-        self.ingest(published=(since, _FAR_FUTURE_MS))
+        self.ingest(since=since)
         self.derive(lists=False)
 
     def without(self, sink: str) -> Steps:
@@ -192,8 +192,14 @@ class ChaosState:
             producer.flush()
         return kafka.dead_letter_topic
 
-    def _stage(self, steps: Steps, shard: int, published: PublishedRange | None) -> BatchRef | None:
-        return claim_and_stage(self.settings.kafka.topic, shard, published, self.settings.pipeline, steps.stage)
+    def _stage(self, steps: Steps, shard: int, since: int | None) -> BatchRef | None:
+        topic = self.settings.kafka.topic
+        if since is None:
+            return claim_and_stage(topic, shard, self.settings.pipeline, steps.stage)
+        for each in plan(steps.stage.source, [shard], Bound(published_at=since), None):
+            ref = steps.stage.ledger.claim_range(BatchRef(topic, shard, each.start, each.end, BatchMode.RANGE))
+            return stage(ref, steps.stage)[0]
+        return None
 
 
 def correct_messages(state: ChaosState) -> Iterator[dict[str, Any] | bytes]:

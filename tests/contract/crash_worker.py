@@ -71,7 +71,7 @@ def _stage(settings: Settings, crash: CrashPoint | None) -> BatchRef | None:
     with bootstrap.open_stage_ports(settings) as ports:
         dead_letters = _wrap(ports.dead_letters, "put", "dead letters", crash)
         wrapped = replace(ports, dead_letters=dead_letters, validator=_VALIDATOR)
-        return claim_and_stage(settings.kafka.topic, 0, None, settings.pipeline, wrapped)
+        return claim_and_stage(settings.kafka.topic, 0, settings.pipeline, wrapped)
 
 
 def _upsert(settings: Settings, ref: BatchRef, sink: str, crash: CrashPoint | None) -> None:

@@ -111,6 +111,21 @@ def test_a_range_does_not_move_the_position(ledger: Ledger) -> None:
     assert claim(ledger, Offsets(0, 9)) == BatchRef("events", 0, 0, 5, epoch=1)
 
 
+def test_a_shortened_range_leaves_the_live_position(ledger: Ledger) -> None:
+    """A range that ends early becomes a shorter one, even if that was replayed before, and live batches go on."""
+    earlier = ledger.claim_range(BatchRef("events", 0, 0, 3, BatchMode.RANGE))
+    ledger.record_staged(earlier, StageCounts(delivered=3, valid=3))
+    ledger.commit(earlier)
+    ledger.commit(claim(ledger, Offsets(0, 5)))
+    wanted = ledger.claim_range(BatchRef("events", 0, 0, 5, BatchMode.RANGE))
+    shortened = ledger.shorten(wanted, 3)
+    assert shortened == BatchRef("events", 0, 0, 3, BatchMode.RANGE, epoch=2)
+    assert list(ledger.find_open("events")) == [shortened]
+    ledger.commit(shortened)
+    assert ledger.find_open("events") == []
+    assert ledger.claim("events", 0, Offsets(0, 9), 5) == BatchRef("events", 0, 5, 9, epoch=1)
+
+
 def test_a_stale_claim_can_neither_write_nor_commit(opened: Opened) -> None:
     """A run that was overtaken stops at the ledger and at the warehouse; the run that has the claim goes on."""
     warehouse, sink = opened

@@ -19,7 +19,7 @@ from .conftest import PROJECT
 
 SHARDS = 5
 INGEST = [f"ingest_shard_{shard:03d}" for shard in range(SHARDS)]
-OTHERS = ["aggregate_engagement", "precompute_recommendations", "reconcile"]
+OTHERS = ["aggregate_engagement", "precompute_recommendations", "reconcile", "replay"]
 
 
 def edges(dag: Any) -> set[tuple[str, str]]:
@@ -79,13 +79,24 @@ def test_serialisation_is_stable(bag: Any, dag_id: str) -> None:
     assert DagSerialization.deserialize_dag(first).dag_id == dag_id
 
 
-@pytest.mark.parametrize("dag_id", [*INGEST, "aggregate_engagement"])
+@pytest.mark.parametrize("dag_id", ["replay", "aggregate_engagement"])
 def test_hours_can_be_backfilled(bag: Any, dag_id: str) -> None:
-    """Airflow offers backfills of ingest and aggregation, although no clock schedules ingest."""
+    """Airflow offers backfills of replay and aggregation, although no clock schedules a replay."""
     from airflow.serialization.serialized_objects import DagSerialization
 
     dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags[dag_id]))
     assert dag.timetable.periodic
+
+
+def test_a_replay_yields_to_live_shards(bag: Any) -> None:
+    """It has a pool of its own, and every task of another DAG goes first, even the last one of an ingest run."""
+    ranged, *others = [bag.dags["replay"], *(dag for name, dag in bag.dags.items() if name != "replay")]
+    assert {task.pool for dag in others for task in dag.tasks}.isdisjoint({"replay"})
+    assert ranged.get_task("replay_shard").pool == "replay"
+    # A weight of the rule "downstream" is at least the task's own.
+    lowest = min(task.priority_weight for dag in others for task in dag.tasks)
+    assert all(task.weight_rule == "absolute" for task in ranged.tasks)
+    assert all(task.priority_weight < lowest for task in ranged.tasks)
 
 
 def test_pools_and_connections_are_in_the_settings_file(bag: Any) -> None:
@@ -116,7 +127,7 @@ def test_parsing_imports_no_driver() -> None:
     ]
     program = (
         "import sys; import airflow.sdk; before = set(sys.modules)\n"
-        "import ingest, aggregate, precompute, reconcile\n"
+        "import ingest, aggregate, precompute, reconcile, replay\n"
         f"print([name for name in {heavy!r} if name in set(sys.modules) - before])"
     )
     path = {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'dags'}:{PROJECT / 'plugins'}"}

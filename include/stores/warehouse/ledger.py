@@ -43,11 +43,16 @@ class WarehouseLedger:
 
     def shorten(self, ref: BatchRef, end: int) -> BatchRef:
         parameters = {**_parameters(ref), "new_end": end}
+        shortened = msgspec.structs.replace(ref, end=end)
         with self._database.transaction() as transaction:
+            if ref.mode == BatchMode.RANGE:
+                # An earlier replay may have had the shorter range.
+                _require_row(ref, transaction.execute(SQL["drop_unstaged"], parameters))
+                return _claim(transaction, shortened)
             transaction.query(SQL["lock_shard"], parameters)
             _require_row(ref, transaction.execute(SQL["shorten_batch"], parameters))
             transaction.execute(SQL["lower_claimed_end"], parameters)
-        return msgspec.structs.replace(ref, end=end)
+        return shortened
 
     def read_staged(self, ref: BatchRef) -> tuple[int, StageCounts] | None:
         for epoch, *counts in self._database.query(SQL["read_staged"], _parameters(ref)):

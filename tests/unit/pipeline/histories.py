@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from include.domain.batch import BatchRef, StagedBatch
+from include.domain.batch import BatchMode, BatchRef, StagedBatch
 from include.domain.event import Event, decode
 from include.domain.reasons import Reason
 from include.domain.validation import Verdict
@@ -22,7 +22,8 @@ from include.pipeline.aggregate import aggregate_touched
 from include.pipeline.commit import CommitPorts, commit
 from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import events_file, vectors_file
-from include.pipeline.stage import StagePorts, claim, claim_range, stage
+from include.pipeline.replay import Bound, plan
+from include.pipeline.stage import StagePorts, claim, stage
 from include.pipeline.upsert import read_vectors
 from include.ports import Sink
 from include.sinks.memory import MemorySink
@@ -135,8 +136,10 @@ class Pipeline:
         if step.range is None:
             ref = claim("events", 0, step.limit, self.stage_ports)
         else:
-            start, end = step.range
-            ref = claim_range("events", 0, (_FIRST_MS + start, _FIRST_MS + end), self.stage_ports)
+            start, end = (Bound(published_at=_FIRST_MS + time) for time in step.range)
+            ranges = plan(self.source, [0], start, end)
+            found = [BatchRef("events", 0, each.start, each.end, BatchMode.RANGE) for each in ranges]
+            ref = self.ledger.claim_range(found[0]) if found else None
         if ref is None:
             return None
         run = Run(len(self.runs), self._stage(ref))

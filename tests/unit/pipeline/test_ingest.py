@@ -19,11 +19,11 @@ from include.domain.generation import Generation
 from include.domain.reasons import Reason
 from include.domain.validation import Verdict
 from include.embedders.memory import MemoryEmbedder
-from include.errors import ConfigurationError, PermanentError, StagedBatchMissingError, TransientError
+from include.errors import PermanentError, StagedBatchMissingError, TransientError
 from include.pipeline.commit import CommitPorts, commit
 from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import events_file, vectors_file
-from include.pipeline.stage import RANGE_LIMIT, StagePorts, claim, claim_range, stage
+from include.pipeline.stage import StagePorts, claim, stage
 from include.pipeline.upsert import UpsertPorts, upsert
 from include.sinks.memory import MemorySink
 from include.sources.memory import MemoryDeadLetters, MemorySource
@@ -87,9 +87,6 @@ class Pipeline:
         ref = claim("events", 0, limit, self.stage_ports)
         assert ref is not None
         return ref
-
-    def claim_range(self, start: int, end: int) -> BatchRef | None:
-        return claim_range("events", 0, (start, end), self.stage_ports)
 
     def stage(self, ref: BatchRef) -> StageCounts:
         return stage(ref, self.stage_ports)[1]
@@ -243,22 +240,13 @@ def test_ingesting_a_range_again_moves_no_offset(pipeline: Pipeline) -> None:
     pipeline.publish(payload("1"), at=10)
     pipeline.publish(payload("2"), at=20)
     pipeline.run()
-    ref = pipeline.claim_range(15, 99)
-    assert ref == BatchRef("events", 0, 1, 2, BatchMode.RANGE, epoch=1)
+    ref = pipeline.ledger.claim_range(BatchRef("events", 0, 1, 2, BatchMode.RANGE))
     pipeline.stage(ref)
     pipeline.embed(ref)
     pipeline.upsert(ref)
     pipeline.commit(ref)
     assert pipeline.source.read_committed_offset(0) == pipeline.ledger.read_position("events", 0) == 2
     assert pipeline.tables.events.keys() == {("u", "1"), ("u", "2")}
-    assert pipeline.claim_range(21, 99) is None
-
-
-def test_a_range_that_is_too_long_is_rejected(pipeline: Pipeline) -> None:
-    """The error states the largest range that one run can ingest."""
-    pipeline.source.find_offset = lambda shard, published_at: published_at  # type: ignore[method-assign]
-    with pytest.raises(ConfigurationError, match=str(RANGE_LIMIT)):
-        pipeline.claim_range(0, RANGE_LIMIT + 1)
 
 
 def test_a_task_cleared_after_its_run_says_where_to_restart(pipeline: Pipeline) -> None:

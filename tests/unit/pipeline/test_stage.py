@@ -53,7 +53,7 @@ class Shard:
 
     def run(self, batch_bytes: int = SETTINGS.batch_bytes) -> BatchRef | None:
         """Claim and stage the next batch, None if there is none."""
-        return claim_and_stage("events", 0, None, replace(SETTINGS, batch_bytes=batch_bytes), self.ports)
+        return claim_and_stage("events", 0, replace(SETTINGS, batch_bytes=batch_bytes), self.ports)
 
     def stage(self, batch_bytes: int = SETTINGS.batch_bytes) -> BatchRef:
         """Claim and stage the next batch."""
@@ -217,4 +217,4 @@ def test_a_batch_that_was_accepted_is_not_judged_again(shard: Shard) -> None:
     shard.publish(*[b"{"] * 2_000)
     for percent in (100, 5):
         settings = replace(SETTINGS, max_reject_percent=percent)
-        assert claim_and_stage("events", 0, None, settings, shard.ports) is not None
+        assert claim_and_stage("events", 0, settings, shard.ports) is not None

@@ -102,11 +102,10 @@ def test_other_fields_come_from_the_file(connections: dict[str, dict[str, Any]])
     assert connections["embed_default"]["conn_type"] == "http"
 
 
-def test_the_pool_of_the_embedder_exists(seeds: dict[str, Any]) -> None:
+def test_the_pools_exist(seeds: dict[str, Any]) -> None:
     """Tasks in a missing pool would never run."""
-    (pool,) = seeds["pools"]
-    assert (pool["name"], pool["slots"]) == ("gpu_embed", 2)
-    assert pool["description"]
+    assert {pool["name"]: pool["slots"] for pool in seeds["pools"]} == {"gpu_embed": 2, "replay": 1}
+    assert all(pool["description"] for pool in seeds["pools"])
 
 
 def test_variables_are_pipeline_settings(seeds: dict[str, Any]) -> None:

@@ -34,6 +34,11 @@ UPDATE pipeline.batches SET end_offset = %(new_end)s
 WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
   AND epoch = %(epoch)s AND staged_at IS NULL
 
+-- name: drop_unstaged
+DELETE FROM pipeline.batches
+WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
+  AND epoch = %(epoch)s AND staged_at IS NULL
+
 -- name: lower_claimed_end
 UPDATE pipeline.positions SET claimed_end = %(new_end)s
 WHERE topic = %(topic)s AND shard = %(shard)s AND claimed_end = %(end)s
