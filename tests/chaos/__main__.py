@@ -163,7 +163,7 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=900, help="how long load and faults last (900)")
     parser.add_argument("--seed", type=int, default=None, help="the same seed plans the same load and faults")
     parser.add_argument("--rate", type=float, default=100, help="messages per second (100)")
-    parser.add_argument("--every", type=float, default=10, help="mean seconds between two faults (10)")
+    parser.add_argument("--every", type=float, default=15, help="mean seconds between two faults (15)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="the kinds of faults, separated by commas")
     parser.add_argument("--shards", type=int, default=2, help="number of shards (2)")
     parser.add_argument("--poison", type=float, default=Shares.poison, help="share of poison messages (0.01)")
