@@ -7,16 +7,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from demo.airflow import AirflowClient
+from include.errors import TransientError
 from stack.config import PROJECT
 from tests.chaos.cluster import Cluster, send_signal
-from tests.chaos.pipeline_run import HIT
 from tests.chaos.schedule import PROXIED, Fault
+from tests.chaos.second_run import HIT, STALE
 from tests.chaos.watch import OffsetWatch
 
 #: A fault waits for work in flight, but not longer than this.
@@ -52,7 +55,7 @@ class Injector:
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._children: list[subprocess.Popen[str]] = []
-        self._began_ms = round(time.time() * 1000)
+        self._began = time.time()
         self._ended: dict[str, float] = {}
         self.applied: list[Applied] = []
 
@@ -85,8 +88,11 @@ class Injector:
     def _apply(self, fault: Fault) -> None:
         target = fault.target
         try:
-            if fault.kind in ("second_run", "range_run"):
+            if fault.kind == "second_run":
                 self._run_beside(fault)
+                return
+            if fault.kind == "replay":
+                self._replay(fault)
                 return
             pids, hit = self._aim(fault)
             if fault.kind.endswith("_task"):
@@ -94,7 +100,8 @@ class Injector:
             began = time.monotonic()
             self._inject(fault, pids)
             ended = time.monotonic()
-            self._ended[target] = ended
+            if target:
+                self._ended[target] = ended
             self.applied.append(Applied(fault, target, began, ended, hit))
         except Exception as error:  # noqa: BLE001 - a fault that cannot be applied must not go unnoticed
             now = time.monotonic()
@@ -112,12 +119,14 @@ class Injector:
             time.sleep(_AIM_EVERY_S)
 
     def _has_rested(self, target: str) -> bool:
-        return time.monotonic() - self._ended.get(target, -_REST_S) >= _REST_S
+        return target not in self._ended or time.monotonic() - self._ended[target] >= _REST_S
 
     def _meets_work(self, fault: Fault, pids: list[int]) -> bool:
         if fault.kind.endswith("_task"):
             return bool(pids)
         working = any(self._watch.open_batches.values()) or bool(self._cluster.task_pids())
+        if not fault.target:
+            return working
         used = self._cluster.proxies.busy(fault.target) if fault.target in PROXIED else bool(pids)
         return working and used
 
@@ -144,13 +153,9 @@ class Injector:
                 self._cluster.proxies.delay(fault.target, fault.latency)
 
     def _run_beside(self, fault: Fault) -> None:
-        """Ingest beside Airflow's run of the same shard: the same batch, or a range of what was published so far."""
-        shards = self._cluster.config.shards
-        command = [sys.executable, "-m", "tests.chaos.pipeline_run", "--shard", str(self._random.randrange(shards))]
-        if fault.kind == "range_run":
-            now = round(time.time() * 1000)
-            start = self._random.randrange(self._began_ms, now)
-            command += ["--range", str(start), str(min(now, start + 60_000))]
+        """Ingest the batch that Airflow's run of some shard has open."""
+        shard = self._random.randrange(self._cluster.config.shards)
+        command = [sys.executable, "-m", "tests.chaos.second_run", "--shard", str(shard)]
         began = time.monotonic()
         environment = {**self._cluster.environment, "PYTHONPATH": str(PROJECT), "PATH": ""}
         with (self._logs / f"{fault.kind}-{int(fault.at)}.log").open("w") as log:
@@ -159,5 +164,26 @@ class Injector:
             )
             self._children.append(child)
             output, _ = child.communicate(timeout=_RUN_S)
-        failed = "" if child.returncode in (0, 3, -signal.SIGKILL) else f"exit code {child.returncode}"
+        failed = "" if child.returncode in (0, STALE, -signal.SIGKILL) else f"exit code {child.returncode}"
         self.applied.append(Applied(fault, "", began, time.monotonic(), HIT in output, failed))
+
+    def _replay(self, fault: Fault) -> None:
+        """Let Airflow replay up to a minute of what was published so far, beside the live runs."""
+        _, hit = self._aim(fault)
+        start = datetime.fromtimestamp(self._random.uniform(self._began, time.time()), UTC)
+        conf = {"from": start.isoformat(), "to": (start + timedelta(minutes=1)).isoformat()}
+        began = time.monotonic()
+        with closing(AirflowClient.for_stack(self._cluster.environment)) as airflow:
+            while not _trigger(airflow, "replay", conf):
+                if self._stopped.wait(1):
+                    return
+        self.applied.append(Applied(fault, "", began, time.monotonic(), hit))
+
+
+def _trigger(airflow: AirflowClient, dag_id: str, conf: Mapping[str, str]) -> bool:
+    """Whether Airflow's API has accepted the run; it may be down."""
+    try:
+        airflow.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
+    except TransientError:
+        return False
+    return True

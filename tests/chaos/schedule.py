@@ -18,7 +18,7 @@ _PROXY_FAULTS = ("reset", "black_hole", "delay")
 
 KINDS = (
     *(f"kill_{server}" for server in REST_S),
-    "kill_task", "pause_server", "pause_task", *_PROXY_FAULTS, "second_run", "range_run",
+    "kill_task", "pause_server", "pause_task", *_PROXY_FAULTS, "second_run", "replay",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _draw(random: Random, kind: str, at: float, free_at: Mapping[str, float]) ->
         return Fault(at, kind, server) if rested([server]) else None
     if kind == "pause_task":
         return Fault(at, kind, seconds=_pause(random))
-    if kind in ("kill_task", "second_run", "range_run"):
+    if kind in ("kill_task", "second_run", "replay"):
         return Fault(at, kind)
     targets = rested(list(REST_S) if kind == "pause_server" else PROXIED)
     if not targets:

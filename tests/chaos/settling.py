@@ -21,6 +21,7 @@ _PENDING = """
 SELECT (SELECT count(*) FROM pipeline.batches WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NULL),
        (SELECT count(*) FROM pipeline.touched_hours), (SELECT count(*) FROM pipeline.changed_users)
 """
+_DAGS = (INGEST, AGGREGATE, PRECOMPUTE, "replay")
 _FINAL = ("success", "failed")
 
 
@@ -69,9 +70,6 @@ class Settling:
             return f"a server does not answer ({type(error).__name__})"
         except Exception as error:  # noqa: BLE001 - psycopg2 and others, while a server starts
             return f"a server does not answer ({type(error).__name__})"
-        active = sum(
-            run.state in ("queued", "running") and run.dag_id.startswith((INGEST, AGGREGATE, PRECOMPUTE))
-            for run in runs
-        )
+        active = sum(run.state in ("queued", "running") and run.dag_id.startswith(_DAGS) for run in runs)
         counts = {"messages": lag, "open batches": open_, "hours": hours, "users": users, "runs": active}
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)

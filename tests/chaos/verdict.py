@@ -49,7 +49,7 @@ def recovery_seconds(applied: Sequence[Applied], progress: Sequence[tuple[float,
     times: dict[str, list[float]] = defaultdict(list)
     for one in applied:
         after = next((at for at, _ in progress if at > one.ended), None)
-        if after is not None and not one.failed and not one.fault.kind.endswith("_run"):
+        if after is not None and not one.failed and one.fault.kind not in ("second_run", "replay"):
             kind = f"{one.fault.kind}:{_SLOW_SERVER}" if one.target == _SLOW_SERVER else one.fault.kind
             times[kind].append(after - one.ended)
     return dict(times)

@@ -1,6 +1,6 @@
-"""One ingest run outside Airflow, beside the one that Airflow may have under way.
+"""One live ingest run outside Airflow, beside the one that Airflow may have under way.
 
-It waits until its shard has an open batch, prints whether it has, and then claims that batch too, or reads the range.
+It waits until its shard has an open batch, prints whether it has, and then claims that batch too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from include.domain.batch import BatchMode, events_table
 from include.errors import StaleClaimError, TransientError
 from include.pipeline.commit import commit
 from include.pipeline.embed import embed
-from include.pipeline.replay import Bound, ReplayPosition, plan, replay
-from include.pipeline.stage import StageLimits, claim_and_stage
+from include.pipeline.stage import claim_and_stage
 from include.pipeline.upsert import upsert
 from include.settings import EnvironmentSettings, Settings
 
@@ -26,18 +25,12 @@ _RETRY_S = 600
 _RETRY_PAUSE_S = 5
 #: What the process prints when the shard has an open batch.
 HIT = "the shard has an open batch"
+#: The exit code if another run claimed the batch meanwhile.
 STALE = 3
 
 
-#: ``[from, to)``: publish times in ms since 1970.
-type PublishedRange = tuple[int, int]
-
-
-def run(settings: Settings, shard: int, published: PublishedRange | None) -> None:
-    """Ingest one batch, or replay a range. Raises ``StaleClaimError`` if another run claims it meanwhile."""
-    if published is not None:
-        _replay(settings, shard, published)
-        return
+def run(settings: Settings, shard: int) -> None:
+    """Ingest one batch. Raises ``StaleClaimError`` if another run claims it meanwhile."""
     with bootstrap.open_stage_ports(settings) as stage_ports:
         ref = claim_and_stage(settings.kafka.topic, shard, settings.pipeline, stage_ports)
     if ref is None:
@@ -51,25 +44,13 @@ def run(settings: Settings, shard: int, published: PublishedRange | None) -> Non
         commit(ref, commit_ports)
 
 
-def _replay(settings: Settings, shard: int, published: PublishedRange) -> None:
-    start, end = (Bound(published_at=time) for time in published)
-    pipeline = settings.pipeline
-    with bootstrap.open_replay_ports(settings) as ports:
-        position = ReplayPosition(ports.commit.files, f"{shard} {published}", shard)
-        for each in plan(ports.stage.source, [shard], start, end):
-            limits = StageLimits(pipeline.batch_bytes)
-            replay(settings.kafka.topic, each, pipeline.batch_size, limits, ports, position, lambda *_: None)
-
-
 def wait_for_open_batch(settings: Settings, shard: int) -> bool:
     """Whether the shard has an open live batch, after a short wait at most."""
     deadline = time.monotonic() + _WAIT_S
     with bootstrap.open_commit_ports(settings) as ports:
         while time.monotonic() < deadline:
-            if any(
-                ref.shard == shard and ref.mode == BatchMode.LIVE
-                for ref in ports.ledger.find_open(settings.kafka.topic)
-            ):
+            open_batches = ports.ledger.find_open(settings.kafka.topic)
+            if any(ref.shard == shard and ref.mode == BatchMode.LIVE for ref in open_batches):
                 return True
             time.sleep(0.05)
     return False
@@ -78,27 +59,20 @@ def wait_for_open_batch(settings: Settings, shard: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shard", type=int, required=True)
-    parser.add_argument("--range", type=int, nargs=2, metavar=("FROM", "TO"), help="publish times, ms since 1970")
     options = parser.parse_args()
     settings = EnvironmentSettings(os.environ)
     bootstrap.build_validator().validate(events_table([]))  # its import takes seconds, and the batch is soon gone
-    if wait_for_open_batch(settings, options.shard):
-        print(HIT, flush=True)
-    return _run_with_retries(settings, options.shard, tuple(options.range) if options.range else None)
-
-
-def _run_with_retries(settings: Settings, shard: int, published: PublishedRange | None) -> int:
-    """As Airflow does: a range run that gave up halfway would leave its users unmarked."""
     deadline = time.monotonic() + _RETRY_S
     while True:
         try:
-            run(settings, shard, published)
+            if wait_for_open_batch(settings, options.shard):
+                print(HIT, flush=True)
+            run(settings, options.shard)
         except StaleClaimError:
             return STALE
-        except TransientError as error:
+        except TransientError:  # another fault fell meanwhile
             if time.monotonic() > deadline:
                 raise
-            print(f"retrying: {error}", flush=True)
             time.sleep(_RETRY_PAUSE_S)
         else:
             return 0
