@@ -28,6 +28,7 @@ from stack.airflow_settings import build_seeds
 from stack.config import LOOPBACK, LocalConfig, find_free_ports
 from stack.credentials import Secrets
 from stack.installation import client_environment, config_on_free_ports, create_folders, load_secrets
+from stack.interrupts import handle_interrupts
 from stack.server import Report
 from stack.servers import SERVERS
 from stack.servers.redis import redis_url
@@ -127,6 +128,7 @@ def running_cluster(shards: int, report: Report, keep: list[str]) -> Iterator[Cl
                 ensure_topics(cluster.settings.kafka, shards)
                 yield cluster
             finally:
+                handle_interrupts(lambda: report("stopping the servers; this takes at most a minute"))
                 # A stopped process would not react to the request to stop.
                 send_signal(sorted(records.find_processes(config.run)), signal.SIGCONT)
                 stack.down()

@@ -76,7 +76,7 @@ class Injector:
             on_wait()
             time.sleep(0.5)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End every fault now."""
         self._stopped.set()
         for child in self._children:

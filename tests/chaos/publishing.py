@@ -10,9 +10,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from include.settings import KafkaSettings
 from tests.chaos.load import Load
+from tests.chaos.watch import Poll
 
-#: How often ``poll`` should be called.
-TICK_S = 0.5
+_EVERY_S = 0.5
 #: librdkafka tries for so long to deliver a message: longer than any fault of Kafka.
 _DELIVERY_S = 240
 
@@ -75,3 +75,8 @@ class SteadyPublisher:
             self.acknowledged[partition] += 1
         else:
             self.unknown += 1
+
+
+def poll_load(publisher: SteadyPublisher) -> Poll:
+    """Publish until the end of the context."""
+    return Poll("publisher", _EVERY_S, publisher.poll)
