@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from include.pipeline.commit import CommitPorts
     from include.pipeline.embed import EmbedPorts
     from include.pipeline.precompute import PrecomputePorts
+    from include.pipeline.redrive import RedrivePorts
     from include.pipeline.replay import ReplayPorts
     from include.pipeline.stage import StagePorts
     from include.pipeline.upsert import UpsertPorts
     from include.ports import BatchStore, Engagement, Sink, Validator
     from include.sources.kafka import KafkaDeadLetters, KafkaSource
-    from include.sources.memory import MemoryDeadLetters, MemorySource
+    from include.sources.kafka_producer import Publisher
+    from include.sources.memory import MemoryDeadLetters, MemoryPublisher, MemorySource
     from include.stores.memory_graph import MemoryGraph
     from include.stores.memory_lists import MemoryLists
     from include.stores.memory_vectors import MemoryProfiles
@@ -216,7 +218,14 @@ def open_stage_ports(settings: Settings) -> Iterator[StagePorts]:
             stored_versions=warehouse.stored_versions,
             ledger=warehouse.ledger,
             files=open_files(settings),
+            open_sinks=lambda: _open_sinks(settings),
         )
+
+
+@contextmanager
+def _open_sinks(settings: Settings) -> Iterator[list[Sink]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(open_sink(name, settings))) for name in SINKS]
 
 
 @contextmanager
@@ -233,9 +242,10 @@ def open_upsert_ports(sink_name: str, settings: Settings) -> Iterator[UpsertPort
     """What ``pipeline.upsert`` needs for one sink."""
     from include.pipeline.upsert import UpsertPorts
 
-    with closing(open_sink(sink_name, settings)) as sink:
-        needs_vectors = get_sink_spec(sink_name).needs_vectors
-        yield UpsertPorts(open_files(settings), sink, settings.embed.generation if needs_vectors else None)
+    with closing(open_sink(sink_name, settings)) as sink, closing(_open_pipeline_warehouse(settings)) as warehouse:
+        generation = settings.embed.generation if get_sink_spec(sink_name).needs_vectors else None
+        percent = settings.pipeline.max_reject_percent
+        yield UpsertPorts(open_files(settings), sink, generation, warehouse.ledger, percent)
 
 
 @contextmanager
@@ -260,6 +270,29 @@ def open_replay_ports(settings: Settings) -> Iterator[ReplayPorts]:
             sinks={name: enter(open_upsert_ports(name, settings)) for name in SINKS},
             commit=enter(open_commit_ports(settings)),
         )
+
+
+@contextmanager
+def open_redrive_ports(settings: Settings) -> Iterator[RedrivePorts]:
+    """What ``pipeline.redrive`` needs."""
+    from include.pipeline.redrive import RedrivePorts
+
+    with (
+        closing(open_dead_letters(settings)) as letters,
+        closing(open_source(settings)) as source,
+        closing(_open_publisher(settings)) as publisher,
+    ):
+        yield RedrivePorts(letters, source, publisher)
+
+
+def _open_publisher(settings: Settings) -> Publisher | MemoryPublisher:
+    if memory := _memory_servers(settings.kafka.bootstrap):
+        from include.sources.memory import MemoryPublisher
+
+        return MemoryPublisher(memory.source)
+    from include.sources.kafka_producer import Publisher
+
+    return Publisher(settings.kafka)
 
 
 @contextmanager

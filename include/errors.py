@@ -34,6 +34,14 @@ class OffsetsGoneError(PermanentError):
     """The topic no longer (or does not yet) hold the offsets of a batch."""
 
 
+class RefusedError(PermanentError):
+    """A store refuses what it was asked to write because of its values, whatever the setting and however often."""
+
+
+class RefusedEventsError(PermanentError):
+    """A store refused some events of a batch; they are recorded, and become dead letters when it is staged again."""
+
+
 class RejectShareError(PermanentError):
     """So many messages are not valid events that the topic's producer, not a message, must be at fault."""
 

@@ -18,6 +18,7 @@ from include.domain.generation import Generation
 from include.domain.mark import Mark
 from include.domain.offsets import Offsets, TopicDescription
 from include.domain.ranking import Engagements
+from include.domain.refusal import Refusal
 from include.domain.validation import Verdict
 
 
@@ -122,8 +123,8 @@ class StoredVersions(Protocol):
 class Ledger(Protocol):
     """Which batches were claimed, staged and committed: the source of truth about what has been ingested.
 
-    Every claim has an epoch. ``shorten``, ``record_staged`` and ``commit`` raise ``StaleClaimError`` unless it is the
-    last claim of its batch.
+    Every claim has an epoch. ``shorten``, ``record_staged``, ``record_refused`` and ``commit`` raise
+    ``StaleClaimError`` unless it is the last claim of its batch.
     """
 
     def confirm_topic(self, topic: str, topic_id: str) -> None:
@@ -143,6 +144,10 @@ class Ledger(Protocol):
         """Messages, and those rejected, in the committed batches before ``ref``: as few as have so many messages."""
 
     def record_staged(self, ref: BatchRef, counts: StageCounts) -> None: ...
+    def record_refused(self, ref: BatchRef, refusals: Sequence[Refusal]) -> None:
+        """Remember what a store refused of a batch until the batch is committed."""
+
+    def read_refused(self, ref: BatchRef) -> Sequence[Refusal]: ...
     def commit(self, ref: BatchRef) -> None: ...
     def find_open(self, topic: str) -> Sequence[BatchRef]:
         """The batches that are claimed and not committed."""

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from include.domain.event import Event
 from include.domain.offsets import Offsets
-from include.domain.reasons import Reason
 from include.errors import OffsetsGoneError
 
 #: One row per event, in every file that the tasks of an ingest run pass on.
@@ -86,11 +85,12 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that is not a valid event, with the reason and its original bytes."""
+    """A message that is not a valid event, or that a store refuses, with the reason and its original bytes."""
 
     topic: str
     record: Record
-    reason: Reason
+    #: A ``Reason``, or ``refused_by`` a store.
+    reason: str
 
     @property
     def origin(self) -> str:

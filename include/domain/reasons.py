@@ -44,3 +44,16 @@ class Reason(StrEnum):
     ITEM_ID_LENGTH = "item_id_length"
     CAMPAIGN_ID_LENGTH = "campaign_id_length"
     NO_TEXT_AND_NO_ITEM = "no_text_and_no_item"
+
+
+_REFUSED_BY = "refused_by_"
+
+
+def refused_by(store: str) -> str:
+    """The reason for a valid event that a store refuses to store."""
+    return _REFUSED_BY + store
+
+
+def parse_reason(text: str) -> str:
+    """``text`` if it is a reason. Raises ``ValueError`` otherwise."""
+    return text if text.startswith(_REFUSED_BY) else Reason(text)

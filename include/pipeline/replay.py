@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from include.domain.batch import BatchMode, BatchRef
 from include.domain.identity import digest
-from include.errors import OffsetsGoneError, StagedBatchMissingError
+from include.errors import OffsetsGoneError, RefusedEventsError, StagedBatchMissingError
 from include.pipeline.commit import CommitPorts, commit
 from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import replay_position_file
@@ -148,7 +148,11 @@ def replay(
             ref = BatchRef(topic, wanted.shard, at, min(at + slice_size, wanted.end), BatchMode.RANGE)
             ref, counts = stage(ports.stage.ledger.claim_range(ref), ports.stage, limits)
             log.info("%s: %s", ref.batch_id, counts)
-            _store(ref, ports, executor)
+            try:
+                _store(ref, ports, executor)
+            except RefusedEventsError as error:
+                log.warning("%s: %s", ref.batch_id, error)
+                continue  # the slice is staged again, without the refused events
             commit(ref, ports.commit)
             at = ref.end
             position.write(at)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -16,9 +17,11 @@ import pyarrow as pa
 from include.domain.batch import BatchMode, BatchRef, DeadLetter, Record, StageCounts, events_table
 from include.domain.event import Event, InvalidEventError, decode
 from include.domain.precedence import mark_replacing, select_winners
+from include.domain.reasons import refused_by
+from include.domain.refusal import Refusal, refused_keys
 from include.errors import ConfigurationError, OffsetsGoneError, RejectShareError
 from include.pipeline.files import events_file
-from include.ports import BatchStore, DeadLetters, Ledger, Source, StoredVersions, Validator
+from include.ports import BatchStore, DeadLetters, Ledger, Sink, Source, StoredVersions, Validator
 from include.settings import PipelineSettings
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,8 @@ class StagePorts:
     stored_versions: StoredVersions
     ledger: Ledger
     files: BatchStore
+    #: Opens every sink, to remove from all of them what one has refused.
+    open_sinks: Callable[[], AbstractContextManager[Iterable[Sink]]] = field(default=lambda: nullcontext(()))
 
 
 def claim_and_stage(topic: str, shard: int, settings: PipelineSettings, ports: StagePorts) -> BatchRef | None:
@@ -107,15 +112,26 @@ def stage(ref: BatchRef, ports: StagePorts, limits: StageLimits = NO_LIMITS) -> 
     messages of a live batch are rejected.
     """
     earlier = ports.ledger.read_staged(ref)
+    refused = [] if earlier is None else ports.ledger.read_refused(ref)
     try:
         read = _read(ref, ports.source, limits.max_bytes if earlier is None else NO_LIMITS.max_bytes)
     except OffsetsGoneError:
-        if earlier is None:
+        if earlier is None or refused:
             raise
         return ref, _stage_again(ref, *earlier, ports)
     if read.end < ref.end:
         ref = ports.ledger.shorten(ref, read.end)
-    return ref, _stage_records(ref, read, None if earlier is None else earlier[1], limits, ports)
+    if refused:
+        _remove(refused, ports)
+    return ref, _stage_records(ref, read, refused, None if earlier is None else earlier[1], limits, ports)
+
+
+def _remove(refused: Sequence[Refusal], ports: StagePorts) -> None:
+    """Remove the refused contents from the stores that did not refuse them, so that all have the same events."""
+    keys = refused_keys(refused)
+    with ports.open_sinks() as sinks:
+        for sink in sinks:
+            sink.delete(keys)
 
 
 def _stage_again(ref: BatchRef, epoch: int, counts: StageCounts, ports: StagePorts) -> StageCounts:
@@ -127,19 +143,25 @@ def _stage_again(ref: BatchRef, epoch: int, counts: StageCounts, ports: StagePor
 
 
 def _stage_records(
-    ref: BatchRef, read: _ReadBatch, earlier: StageCounts | None, limits: StageLimits, ports: StagePorts
+    ref: BatchRef,
+    read: _ReadBatch,
+    refused: Sequence[Refusal],
+    earlier: StageCounts | None,
+    limits: StageLimits,
+    ports: StagePorts,
 ) -> StageCounts:
     events = events_table(read.decoded)
     verdict = ports.validator.validate(events)
-    rejected = [DeadLetter(ref.topic, read.decoded[row][0], reason) for row, reason in verdict.rejected.items()]
+    reasons = {**_find_refused(events, refused), **verdict.rejected}
+    rejected = [DeadLetter(ref.topic, read.decoded[row][0], reason) for row, reason in reasons.items()]
     letters = sorted([*read.letters, *rejected], key=lambda letter: letter.record.offset)
-    valid = _drop_rows(events, verdict.rejected.keys())
+    valid = _drop_rows(events, reasons.keys())
     staged, outdated = _resolve_stored(select_winners(valid), ports.stored_versions)
     counts = StageCounts(
         delivered=len(read.decoded) + len(read.letters),
         valid=valid.num_rows,
         dropped=valid.num_rows - staged.num_rows + outdated,
-        dead_letters=dict(sorted(Counter(letter.reason.value for letter in letters).items())),
+        dead_letters=dict(sorted(Counter(str(letter.reason) for letter in letters).items())),
         warnings=list(verdict.warnings),
     )
     if earlier is None and ref.mode == BatchMode.LIVE:
@@ -183,6 +205,15 @@ def _read(ref: BatchRef, source: Source, max_bytes: int) -> _ReadBatch:
             except InvalidEventError as error:
                 letters.append(DeadLetter(ref.topic, record, error.reason))
     return _ReadBatch(decoded, letters, ref.end)
+
+
+def _find_refused(events: pa.Table, refused: Sequence[Refusal]) -> dict[int, str]:
+    """The reason of each row whose content a store has refused."""
+    stores = {(refusal.event_id, refusal.digest): refusal.store for refusal in refused}
+    if not stores:
+        return {}
+    keys = zip(events["event_id"].to_pylist(), events["digest"].to_pylist(), strict=True)
+    return {row: refused_by(stores[key]) for row, key in enumerate(keys) if key in stores}
 
 
 def _drop_rows(events: pa.Table, rows: Iterable[int]) -> pa.Table:

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from include.domain.batch import DeadLetter, Record
 from include.domain.offsets import Offsets, TopicDescription
-from include.domain.reasons import Reason
+from include.domain.reasons import parse_reason
 from include.errors import OffsetsGoneError, TransientError
 from include.settings import KafkaSettings
 from include.sources.kafka_client import REQUEST_S, fetch, log, open_consumer, raise_if_failed, translate_errors
@@ -135,7 +135,7 @@ def _to_record(message: Message, shard: int) -> Record:
 def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
     record = letter.record
     texts = {
-        "reason": letter.reason.value,
+        "reason": str(letter.reason),
         "origin": letter.origin,
         "topic": letter.topic,
         "shard": str(record.shard),
@@ -151,7 +151,7 @@ def _parse_letter(message: Message) -> DeadLetter | None:
     try:
         shard, offset, published_at = (int(headers[name]) for name in ("shard", "offset", "published_at"))
         record = Record(shard, offset, published_at, headers.get("key"), message.value())
-        return DeadLetter(headers["topic"].decode(), record, Reason(headers["reason"].decode()))
+        return DeadLetter(headers["topic"].decode(), record, parse_reason(headers["reason"].decode()))
     except (KeyError, ValueError):
         log.warning("not a dead letter of Millrace: %s[%s]@%s", message.topic(), message.partition(), message.offset())
         return None

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from include.domain.batch import BatchRef, StageCounts
 from include.domain.precedence import Precedence
+from include.domain.refusal import Refusal
 from include.errors import StaleClaimError
 
 type Row = dict[str, Any]
@@ -34,6 +35,7 @@ class MemoryBatch:
 
     ref: BatchRef
     staged: tuple[int, StageCounts] | None = None
+    refused: list[Refusal] = field(default_factory=list)
     is_committed: bool = False
 
 

@@ -20,6 +20,7 @@ from include.domain.mark import Mark
 from include.domain.offsets import Offsets
 from include.domain.precedence import StoredVersion, compare_versions
 from include.domain.ranking import DAY_MS, MAX_HALF_LIVES, kind_weight
+from include.domain.refusal import Refusal
 from include.errors import ConfigurationError, StaleClaimError
 from include.stores.memory_tables import (
     HOUR_MS,
@@ -54,7 +55,10 @@ class MemoryLedger:
     def claim_range(self, ref: BatchRef) -> BatchRef:
         earlier = self._tables.batches.get(ref.batch_id)
         claimed = msgspec.structs.replace(ref, epoch=1 if earlier is None else earlier.ref.epoch + 1)
-        self._tables.batches[ref.batch_id] = MemoryBatch(claimed, None if earlier is None else earlier.staged)
+        if earlier is None:
+            self._tables.batches[ref.batch_id] = MemoryBatch(claimed)
+        else:
+            self._tables.batches[ref.batch_id] = MemoryBatch(claimed, earlier.staged, earlier.refused)
         return claimed
 
     def shorten(self, ref: BatchRef, end: int) -> BatchRef:
@@ -83,8 +87,18 @@ class MemoryLedger:
     def record_staged(self, ref: BatchRef, counts: StageCounts) -> None:
         self._tables.require_claim(ref).staged = ref.epoch, counts
 
+    def record_refused(self, ref: BatchRef, refusals: Sequence[Refusal]) -> None:
+        refused = self._tables.require_claim(ref).refused
+        refused += [refusal for refusal in refusals if refusal not in refused]
+
+    def read_refused(self, ref: BatchRef) -> Sequence[Refusal]:
+        batch = self._tables.batches.get(ref.batch_id)
+        return [] if batch is None else list(batch.refused)
+
     def commit(self, ref: BatchRef) -> None:
-        self._tables.require_claim(ref).is_committed = True
+        batch = self._tables.require_claim(ref)
+        batch.is_committed = True
+        batch.refused.clear()
         self._tables.release_changed_users(ref.batch_id)
 
     def find_open(self, topic: str) -> Sequence[BatchRef]:

@@ -40,7 +40,9 @@ _BYTES_PER_WRITE = 16 * 2**20
 _ROWS_PER_WRITE = 5_000
 
 #: Error codes that no retry will change: parameter invalid, missing, too large; not authenticated, not permitted.
-_PERMANENT_CODES = frozenset({1100, 1101, 1102, 1400, 1401})
+_PERMANENT_CODES = frozenset({1101, 1102, 1400, 1401})
+#: A value that cannot be stored, such as a text that is too long (and a filter that cannot be parsed).
+_REFUSALS = frozenset({1100})
 _PERMANENT_RPCS = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
 )
@@ -70,6 +72,8 @@ def translate_errors() -> Iterator[None]:
         yield
     except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as exc:
         kind = errors.PermanentError if _is_permanent(exc) else errors.TransientError
+        if isinstance(exc, ParamError) or getattr(exc, "code", None) in _REFUSALS:
+            kind = errors.RefusedError
         # Its message may quote a row or a filter.
         raise kind(f"Milvus: {type(exc).__name__}{_code(exc)}; check milvus_default and the server's log") from None
 

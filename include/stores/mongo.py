@@ -28,6 +28,9 @@ DUPLICATE_KEY = 11000
 #: mismatch, command not found, invalid namespace, illegal operation, validation failed, document too large.
 _PERMANENT_CODES = frozenset({2, 9, 13, 14, 18, 20, 59, 73, 121, 8000, 10334, 17280})
 
+#: What a document alone can cause: it fails the validation of the collection, is too large, or has too long a key.
+_REFUSALS = frozenset({121, 10334, 17280})
+
 #: MongoDB reads ``$`` and ``.`` in field names as operators and paths, so they are replaced by their full-width forms,
 #: which have no special meaning. A full-width character of the input is escaped by a full-width backslash.
 _ESCAPE = str.maketrans({"$": "＄", ".": "．", "＄": "＼＄", "．": "＼．", "＼": "＼＼"})
@@ -61,6 +64,8 @@ def translate_errors() -> Iterator[None]:
         yield
     except (PyMongoError, BSONError) as exc:
         kind = errors.PermanentError if _is_permanent(exc) else errors.TransientError
+        if _is_refusal(exc):
+            kind = errors.RefusedError
         raise kind(f"MongoDB: {_describe(exc)}; check mongo_default and the server's log") from None
 
 
@@ -74,6 +79,13 @@ def _describe(exc: Exception) -> str:
     if isinstance(exc, OperationFailure):
         return f"{name}, code {exc.code} {(exc.details or {}).get('codeName', '')}".rstrip()
     return name
+
+
+def _is_refusal(exc: Exception) -> bool:
+    """Whether a document alone is the cause: it cannot be encoded, or the server rejects its content."""
+    if isinstance(exc, BulkWriteError):
+        return any(error["code"] in _REFUSALS for error in exc.details.get("writeErrors", ()))
+    return isinstance(exc, BSONError) or (isinstance(exc, OperationFailure) and exc.code in _REFUSALS)
 
 
 def _is_permanent(exc: Exception) -> bool:

@@ -31,6 +31,11 @@ _FOLDER = Path(__file__).parent / "cypher"
 #: Client errors that are transient: another writer was faster, a transaction was terminated or timed out.
 _TRANSIENT_CODES = ("Neo.ClientError.Schema.ConstraintValidationFailed", "Neo.ClientError.Transaction.")
 
+#: What the values of a row alone can cause.
+_REFUSALS = frozenset({"Neo.ClientError.Statement.TypeError", "Neo.ClientError.Statement.ArgumentError"})
+
+_TOO_LONG = "too large to index"
+
 
 def connect(settings: Neo4jSettings) -> neo4j.Driver:
     """A driver that connects on first use. The caller closes it."""
@@ -55,9 +60,16 @@ def translate_errors() -> Iterator[None]:
         yield
     except (exceptions.Neo4jError, exceptions.DriverError) as exc:
         kind = errors.PermanentError if _is_permanent(exc) else errors.TransientError
+        if _is_refusal(exc):
+            kind = errors.RefusedError
         # Its message may quote properties and parameters.
         code = getattr(exc, "code", None) or "no code"
         raise kind(f"Neo4j: {type(exc).__name__}, {code}; check neo4j_default and the server's log") from None
+
+
+def _is_refusal(exc: Exception) -> bool:
+    """Whether the values of a row alone are the cause. The server has no code of its own for a key that is too long."""
+    return isinstance(exc, exceptions.Neo4jError) and (exc.code in _REFUSALS or _TOO_LONG in str(exc.message))
 
 
 def _is_permanent(exc: Exception) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 import psycopg2.extras
 
-from include.errors import ConfigurationError, PermanentError, TransientError
+from include.errors import ConfigurationError, PermanentError, RefusedError, TransientError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +32,8 @@ _CAUSES = (
     "server closed the connection unexpectedly",
     "connection already closed",
 )
+#: What a row alone can cause: a value out of range or not encodable, a check that fails, a key that is too long.
+_REFUSALS = (psycopg2.DataError, psycopg2.errors.CheckViolation, psycopg2.errors.ProgramLimitExceeded)
 #: The names in PostgreSQL's report of an error that come from the schema. Its message, detail and context quote rows.
 _SCHEMA_NAMES = ("table", "column", "constraint")
 
@@ -42,6 +45,8 @@ def translate_errors() -> Iterator[None]:
     """Raise driver errors as a ``TransientError`` or ``PermanentError``."""
     try:
         yield
+    except _REFUSALS as error:
+        raise RefusedError(f"the warehouse refuses a value: {_describe(error)}") from None
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         if any(part in str(error) for part in _ACCESS_DENIED):
             raise ConfigurationError(

@@ -173,8 +173,9 @@ class SinkTiming:
 
 def make_upsert_step(name: str, settings: Settings, sink: Sink, ref: BatchRef) -> Callable[[], int]:
     """Returns the upsert step of one batch, including reading its files."""
-    needs_vectors = bootstrap.get_sink_spec(name).needs_vectors
-    ports = UpsertPorts(bootstrap.open_files(settings), sink, settings.embed.generation if needs_vectors else None)
+    generation = settings.embed.generation if bootstrap.get_sink_spec(name).needs_vectors else None
+    ledger = bootstrap.open_warehouse(settings).ledger
+    ports = UpsertPorts(bootstrap.open_files(settings), sink, generation, ledger)
     return lambda: upsert(ref, ports)
 
 

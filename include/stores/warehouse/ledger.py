@@ -9,6 +9,7 @@ import msgspec
 
 from include.domain.batch import BatchMode, BatchRef, StageCounts, next_batch
 from include.domain.offsets import Offsets
+from include.domain.refusal import Refusal
 from include.errors import ConfigurationError, StaleClaimError
 from include.stores.postgres import Database, Transaction
 from include.stores.warehouse.schema import SQL
@@ -74,9 +75,19 @@ class WarehouseLedger:
         }
         _require_row(ref, self._database.execute(SQL["record_staged"], {**_parameters(ref), **outcome}))
 
+    def record_refused(self, ref: BatchRef, refusals: Sequence[Refusal]) -> None:
+        with self._database.transaction() as transaction:
+            require_claim(transaction, ref)
+            for refusal in refusals:
+                transaction.execute(SQL["record_refused"], {**_parameters(ref), **msgspec.structs.asdict(refusal)})
+
+    def read_refused(self, ref: BatchRef) -> Sequence[Refusal]:
+        return [Refusal(*row) for row in self._database.query(SQL["read_refused"], _parameters(ref))]
+
     def commit(self, ref: BatchRef) -> None:
         with self._database.transaction() as transaction:
             _require_row(ref, transaction.execute(SQL["commit"], _parameters(ref)))
+            transaction.execute(SQL["forget_refused"], _parameters(ref))
             if ref.mode == BatchMode.LIVE:
                 transaction.execute(SQL["set_committed_end"], _parameters(ref))
             transaction.execute(SQL["release_changed_users"], {"batch": ref.batch_id})

@@ -96,7 +96,7 @@ class Pipeline:
 
     def upsert(self, ref: BatchRef) -> int:
         sink = memory.MemoryWarehouseSink(self.tables)
-        return upsert(ref, UpsertPorts(self.files, sink, None))
+        return upsert(ref, UpsertPorts(self.files, sink, None, self.ledger))
 
     def commit(self, ref: BatchRef) -> None:
         commit(ref, CommitPorts(self.ledger, self.source, self.files))
@@ -265,9 +265,9 @@ def test_only_sinks_that_need_vectors_wait_for_them(pipeline: Pipeline) -> None:
     assert pipeline.upsert(ref) == len(pipeline.tables.events) == 2
     milvus = MemorySink("milvus", needs="text", needs_vectors=True)
     with pytest.raises(StagedBatchMissingError):
-        upsert(ref, UpsertPorts(pipeline.files, milvus, pipeline.embedder.generation))
+        upsert(ref, UpsertPorts(pipeline.files, milvus, pipeline.embedder.generation, pipeline.ledger))
     pipeline.embed(ref)
-    assert upsert(ref, UpsertPorts(pipeline.files, milvus, pipeline.embedder.generation)) == 1
+    assert upsert(ref, UpsertPorts(pipeline.files, milvus, pipeline.embedder.generation, pipeline.ledger)) == 1
     assert [row["vector"].tolist() for row in milvus.rows.values()] == [[1.0, 5.0]]
 
 
@@ -280,12 +280,12 @@ def test_vectors_of_another_generation_are_not_stored(pipeline: Pipeline) -> Non
     sink = MemorySink("milvus", needs="text", needs_vectors=True)
     other = MemoryEmbedder(Generation("other", "1", 3))
     with pytest.raises(PermanentError, match=r"generation test_1_2, but other_1_3 is set.*next run embeds it again"):
-        upsert(ref, UpsertPorts(pipeline.files, sink, other.generation))
+        upsert(ref, UpsertPorts(pipeline.files, sink, other.generation, pipeline.ledger))
     assert sink.rows == {}
     ref = pipeline.claim()
     pipeline.stage(ref)
     embed(ref, EmbedPorts(pipeline.files, other, pipeline.warehouse.text_vectors))
-    assert upsert(ref, UpsertPorts(pipeline.files, sink, other.generation)) == 1
+    assert upsert(ref, UpsertPorts(pipeline.files, sink, other.generation, pipeline.ledger)) == 1
 
 
 contents = st.builds(

@@ -73,6 +73,21 @@ SET staged_at = now(), staged_epoch = epoch, delivered = %(delivered)s, valid = 
 WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
   AND epoch = %(epoch)s
 
+-- name: record_refused
+INSERT INTO pipeline.refused_events
+    (topic, shard, mode, start_offset, end_offset, event_id, user_id, version, digest, store)
+VALUES (%(topic)s, %(shard)s, %(mode)s, %(start)s, %(end)s, %(event_id)s, %(user_id)s, %(version)s, %(digest)s, %(store)s)
+ON CONFLICT DO NOTHING
+
+-- name: read_refused
+SELECT event_id, user_id, version, digest, store FROM pipeline.refused_events
+WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
+ORDER BY event_id, digest
+
+-- name: forget_refused
+DELETE FROM pipeline.refused_events
+WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
+
 -- name: commit
 UPDATE pipeline.batches SET committed_at = coalesce(committed_at, now())
 WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
@@ -101,6 +116,7 @@ ON CONFLICT (topic, shard) DO UPDATE SET claimed_end = excluded.claimed_end, com
 -- name: forget_topic
 WITH batches AS (DELETE FROM pipeline.batches WHERE topic = %(topic)s RETURNING 1),
      positions AS (DELETE FROM pipeline.positions WHERE topic = %(topic)s RETURNING 1),
+     refused AS (DELETE FROM pipeline.refused_events WHERE topic = %(topic)s RETURNING 1),
      topics AS (DELETE FROM pipeline.topics WHERE topic = %(topic)s RETURNING 1)
 SELECT count(*) FROM batches
 
