@@ -19,7 +19,7 @@ from include.errors import TransientError
 from stack.config import PROJECT
 from tests.chaos.cluster import Cluster, send_signal
 from tests.chaos.schedule import PROXIED, Fault
-from tests.chaos.second_run import HIT, STALE
+from tests.chaos.second_run import HIT, REFUSED, STALE
 from tests.chaos.watch import OffsetWatch
 
 #: A fault waits for work in flight, but not longer than this.
@@ -164,7 +164,7 @@ class Injector:
             )
             self._children.append(child)
             output, _ = child.communicate(timeout=_RUN_S)
-        failed = "" if child.returncode in (0, STALE, -signal.SIGKILL) else f"exit code {child.returncode}"
+        failed = "" if child.returncode in (0, STALE, REFUSED, -signal.SIGKILL) else f"exit code {child.returncode}"
         self.applied.append(Applied(fault, "", began, time.monotonic(), HIT in output, failed))
 
     def _replay(self, fault: Fault) -> None:

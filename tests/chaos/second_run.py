@@ -13,7 +13,7 @@ import time
 from include import bootstrap
 from include.bootstrap import SINKS
 from include.domain.batch import BatchMode, events_table
-from include.errors import StaleClaimError, TransientError
+from include.errors import RefusedEventsError, StaleClaimError, TransientError
 from include.pipeline.commit import commit
 from include.pipeline.embed import embed
 from include.pipeline.stage import claim_and_stage
@@ -27,6 +27,8 @@ _RETRY_PAUSE_S = 5
 HIT = "the shard has an open batch"
 #: The exit code if another run claimed the batch meanwhile.
 STALE = 3
+#: The exit code if a store refused events, which the shard's next run makes dead letters of.
+REFUSED = 4
 
 
 def run(settings: Settings, shard: int) -> None:
@@ -70,6 +72,8 @@ def main() -> int:
             run(settings, options.shard)
         except StaleClaimError:
             return STALE
+        except RefusedEventsError:
+            return REFUSED
         except TransientError:  # another fault fell meanwhile
             if time.monotonic() > deadline:
                 raise
