@@ -30,6 +30,7 @@ _MODULES = (
     "include.pipeline.commit",
     "include.pipeline.embed",
     "include.pipeline.precompute",
+    "include.pipeline.replay",
     "include.pipeline.stage",
     "include.pipeline.upsert",
     "include.sources.kafka",

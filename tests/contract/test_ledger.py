@@ -10,6 +10,7 @@ import pytest
 
 from include.domain.batch import BatchMode, BatchRef, StageCounts
 from include.domain.offsets import Offsets
+from include.domain.refusal import Refusal
 from include.errors import ConfigurationError, OffsetsGoneError, StaleClaimError
 from include.ports import Ledger, Sink
 from include.settings import WarehouseSettings
@@ -124,6 +125,22 @@ def test_a_shortened_range_leaves_the_live_position(ledger: Ledger) -> None:
     ledger.commit(shortened)
     assert ledger.find_open("events") == []
     assert ledger.claim("events", 0, Offsets(0, 9), 5) == BatchRef("events", 0, 5, 9, epoch=1)
+
+
+def test_refusals_are_remembered_until_the_commit(ledger: Ledger) -> None:
+    """Also by later claims of the batch, and each once; a stale run can record none."""
+    first = claim(ledger, Offsets(0, 5))
+    refusal = Refusal("e", "u", 3, "d", "milvus")
+    assert ledger.read_refused(first) == []
+    for _ in range(2):
+        ledger.record_refused(first, [refusal, Refusal("a", "u", 0, "d", "neo4j")])
+    second = claim(ledger, Offsets(0, 5))
+    assert sorted(ledger.read_refused(second), key=lambda each: each.event_id)[1] == refusal
+    assert len(ledger.read_refused(second)) == 2
+    with pytest.raises(StaleClaimError):
+        ledger.record_refused(first, [Refusal("b", "u", 0, "d", "mongo")])
+    ledger.commit(second)
+    assert ledger.read_refused(second) == []
 
 
 def test_a_stale_claim_can_neither_write_nor_commit(opened: Opened) -> None:
