@@ -75,13 +75,18 @@ class BatchRef(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One Kafka message: its shard and offset, its publish time (ms since 1970), its key and its value."""
+    """One Kafka message: its shard and offset, its publish time (ms since 1970), its key and its value.
+
+    ``redrives``: how often it was redriven from the dead letters, last from the one of origin ``redriven_from``.
+    """
 
     shard: int
     offset: int
     published_at: int
     key: bytes | None
     value: bytes | None
+    redrives: int = 0
+    redriven_from: str | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from include.domain.batch import DeadLetter, Record
+from include.domain.letters import REDRIVEN_FROM, REDRIVES, Headers, StoredLetter, parse_redrive
 from include.domain.offsets import Offsets, TopicDescription
 from include.domain.reasons import parse_reason
 from include.errors import OffsetsGoneError, TransientError
@@ -97,16 +99,22 @@ class KafkaDeadLetters:
 
     def read(self) -> Iterator[DeadLetter]:
         """Every letter stored now, one per origin, partition by partition."""
+        return (stored.letter for stored in self.scan())
+
+    def scan(self) -> Iterator[StoredLetter]:
+        """As ``read``, with the time of each letter. Holds a number for each origin that it has seen."""
         reader = open_consumer(self._settings)
         try:
-            seen: set[str] = set()
+            seen: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
             for partition in _partitions(reader, self._topic):
                 low, high = _offsets(reader, self._topic, partition)
                 for chunk in fetch(reader, self._topic, partition, low, high):
-                    for letter in filter(None, map(_parse_letter, chunk)):
-                        if letter.origin not in seen:
-                            seen.add(letter.origin)
-                            yield letter
+                    for stored in filter(None, map(_parse_letter, chunk)):
+                        topic, record = stored.letter.topic, stored.letter.record
+                        offsets = seen[topic, record.shard]
+                        if record.offset not in offsets:
+                            offsets.add(record.offset)
+                            yield stored
         finally:
             reader.close()
 
@@ -129,7 +137,9 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
 
 
 def _to_record(message: Message, shard: int) -> Record:
-    return Record(shard, cast(int, message.offset()), message.timestamp()[1], message.key(), message.value())
+    redrive = parse_redrive(cast("Headers | None", message.headers()))
+    offset, published_at = cast(int, message.offset()), message.timestamp()[1]
+    return Record(shard, offset, published_at, message.key(), message.value(), *redrive)
 
 
 def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
@@ -142,16 +152,20 @@ def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
         "offset": str(record.offset),
         "published_at": str(record.published_at),
     }
+    if record.redriven_from is not None:
+        texts |= {REDRIVES: str(record.redrives), REDRIVEN_FROM: record.redriven_from}
     headers = [(name, text.encode()) for name, text in texts.items()]
     return headers if record.key is None else [*headers, ("key", record.key)]
 
 
-def _parse_letter(message: Message) -> DeadLetter | None:
+def _parse_letter(message: Message) -> StoredLetter | None:
     headers = cast("dict[str, bytes]", dict(message.headers() or ()))
     try:
         shard, offset, published_at = (int(headers[name]) for name in ("shard", "offset", "published_at"))
-        record = Record(shard, offset, published_at, headers.get("key"), message.value())
-        return DeadLetter(headers["topic"].decode(), record, parse_reason(headers["reason"].decode()))
+        redrive = parse_redrive(headers.items())
+        record = Record(shard, offset, published_at, headers.get("key"), message.value(), *redrive)
+        letter = DeadLetter(headers["topic"].decode(), record, parse_reason(headers["reason"].decode()))
+        return StoredLetter(letter, message.timestamp()[1])
     except (KeyError, ValueError):
         log.warning("not a dead letter of Millrace: %s[%s]@%s", message.topic(), message.partition(), message.offset())
         return None

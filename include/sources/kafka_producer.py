@@ -114,9 +114,18 @@ class Publisher:
         self._topic = settings.topic
         self._producer = AckedProducer(settings)
 
-    def send(self, partition: int, key: bytes | None, value: bytes | None, timestamp_ms: int | None = None) -> None:
+    def send(
+        self,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """Queue one message for this partition; waits while the queue is full."""
-        self._producer.send(self._topic, key=key, value=value, partition=partition, timestamp_ms=timestamp_ms)
+        self._producer.send(
+            self._topic, key=key, value=value, partition=partition, timestamp_ms=timestamp_ms, headers=headers
+        )
 
     def flush(self) -> None:
         """Return when every message sent since the last ``flush`` is acknowledged; raises otherwise."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from include.domain.batch import DeadLetter, Record
+from include.domain.letters import Headers, StoredLetter, parse_redrive
 from include.domain.offsets import Offsets, TopicDescription
 from include.errors import OffsetsGoneError
 from include.settings import PipelineSettings
@@ -32,10 +34,12 @@ class MemorySource:
         self._partitions: defaultdict[int, _Partition] = defaultdict(_Partition)
         self._committed: dict[int, int] = {}
 
-    def append(self, shard: int, key: bytes | None, value: bytes | None, published_at: int) -> int:
+    def append(
+        self, shard: int, key: bytes | None, value: bytes | None, published_at: int, headers: Headers = ()
+    ) -> int:
         """Publish one message. Returns its offset."""
         partition = self._partitions[shard]
-        record = Record(shard, partition.high, published_at, key, value)
+        record = Record(shard, partition.high, published_at, key, value, *parse_redrive(headers))
         partition.records.append(record)
         return record.offset
 
@@ -79,19 +83,56 @@ class MemorySource:
         """Nothing to close."""
 
 
-class MemoryDeadLetters:
-    """Stores letters as they come, duplicates included."""
+class MemoryPublisher:
+    """Publishes to a topic in memory. ``clock`` returns seconds since 1970."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: MemorySource, clock: Callable[[], float] = time.time) -> None:
+        self._source = source
+        self._clock = clock
+
+    def send(
+        self,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Publish one message."""
+        published_at = round(self._clock() * 1000) if timestamp_ms is None else timestamp_ms
+        self._source.append(partition, key, value, published_at, headers)
+
+    def flush(self) -> None:
+        """Nothing is queued."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class MemoryDeadLetters:
+    """Stores letters as they come, duplicates included. ``clock`` returns seconds since 1970."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.letters: list[DeadLetter] = []
+        self._times: dict[str, int] = {}
+        self._clock = clock
 
     def put(self, letters: Sequence[DeadLetter]) -> None:
         """Store every letter."""
         self.letters.extend(letters)
+        for letter in letters:
+            self._times.setdefault(letter.origin, round(self._clock() * 1000))
 
     def read(self) -> Iterator[DeadLetter]:
         """Every letter, each origin once."""
-        return iter({letter.origin: letter for letter in reversed(self.letters)}.values())
+        return (stored.letter for stored in self.scan())
+
+    def scan(self) -> Iterator[StoredLetter]:
+        """As ``read``, with the time of each letter."""
+        first: dict[str, StoredLetter] = {}
+        for letter in self.letters:
+            first.setdefault(letter.origin, StoredLetter(letter, self._times[letter.origin]))
+        return iter(first.values())
 
     def close(self) -> None:
         """Nothing to close."""
