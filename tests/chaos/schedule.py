@@ -15,6 +15,8 @@ REST_S: Mapping[str, int] = {
 #: Servers whose connections pass through a proxy.
 PROXIED = ("kafka", "mongo", "milvus", "neo4j", "postgres", "redis", "embed")
 _PROXY_FAULTS = ("reset", "black_hole", "delay")
+#: Kinds that may fall on any server with a proxy.
+SHARED_KINDS = (*_PROXY_FAULTS, "pause_server")
 
 KINDS = (
     *(f"kill_{server}" for server in REST_S),
