@@ -75,6 +75,8 @@ def environment(context: Context) -> dict[str, str]:
             "SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
             "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
         },
+        # Likewise, the next triggerer takes over the triggers of a killed one.
+        "TRIGGERER": {"TRIGGERER_HEALTH_CHECK_THRESHOLD": "20"},
         "LOGGING": {
             "BASE_LOG_FOLDER": str(home(config) / "logs"),
             # The defaults let the group write the logs of tasks and everyone read them, whatever the umask.
