@@ -28,7 +28,7 @@ class StoredLetter(msgspec.Struct, frozen=True):
 class Redrive(NamedTuple):
     """How often a message has been redriven, and the origin of the dead letter that it was last; (0, None) if never."""
 
-    count: int = 0
+    times: int = 0
     origin: str | None = None
 
 

@@ -7,9 +7,8 @@ from contextlib import closing
 import pytest
 
 from include.cli import __main__ as cli
-from include.domain.batch import BatchMode, BatchRef, DeadLetter, Record, StageCounts
+from include.domain.batch import BatchMode, BatchRef, StageCounts
 from include.domain.offsets import Offsets
-from include.domain.reasons import Reason
 from include.errors import ConfigurationError
 from include.settings import KafkaSettings, WarehouseSettings
 
@@ -51,70 +50,6 @@ def lossy_topic(topic: KafkaSettings) -> str:
     for future in admin.delete_records([TopicPartition(topic.topic, 0, 3)]).values():
         future.result(timeout=20)
     return topic.topic
-
-
-def put_letters(settings: KafkaSettings, *letters: tuple[int, int, Reason, bytes | None]) -> None:
-    """``letters``: (shard, offset, reason, original bytes)."""
-    from include.sources.kafka import KafkaDeadLetters
-
-    with closing(KafkaDeadLetters(settings)) as dead_letters:
-        dead_letters.put([DeadLetter("t", Record(shard, at, 0, None, value), why) for shard, at, why, value in letters])
-
-
-LETTERS = [
-    (0, 0, Reason.INVALID_JSON, b"{"),
-    (0, 1, Reason.INVALID_JSON, b"\xff\ttab"),
-    (0, 2, Reason.EMPTY_MESSAGE, None),
-    (1, 0, Reason.INVALID_JSON, "é".encode()),
-]
-
-
-@pytest.mark.servers("kafka")
-def test_letters_are_counted_by_reason(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """The most frequent reason comes first; the total and the topic go to standard error."""
-    put_letters(topic, *LETTERS)
-    assert cli.main(["dead-letters"]) == 0
-    printed = capsys.readouterr()
-    assert [line.split() for line in printed.out.splitlines()] == [["3", "invalid_json"], ["1", "empty_message"]]
-    assert printed.err.split() == ["4", "dead", "letters", "in", topic.dead_letter_topic]
-
-
-@pytest.mark.servers("kafka")
-def test_duplicate_letters_count_once(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """A stage that was repeated after a crash wrote its letters twice; each origin is counted once."""
-    for _ in range(2):
-        put_letters(topic, *LETTERS)
-    assert cli.main(["dead-letters"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["3", "1"]
-    assert cli.main(["dead-letters", "--reason", "empty_message"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["t-0-2\tempty_message\t"]
-
-
-@pytest.mark.servers("kafka")
-def test_one_reason_shows_the_original_bytes(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """With --reason, each letter is one line of origin, reason and bytes, at most --limit of them."""
-    put_letters(topic, *LETTERS)
-    assert cli.main(["dead-letters", "--reason", "invalid_json"]) == 0
-    assert sorted(capsys.readouterr().out.splitlines()) == [
-        "t-0-0\tinvalid_json\t{",
-        "t-0-1\tinvalid_json\t\\xff\ttab",
-        "t-1-0\tinvalid_json\té",
-    ]
-    assert cli.main(["dead-letters", "--reason", "invalid_json", "--limit", "2"]) == 0
-    printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 2
-    assert printed.err.split()[0] == "4"
-    assert cli.main(["dead-letters", "--reason", "no_such_reason"]) == 0
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.servers("kafka")
-def test_no_letters_at_all(topic: KafkaSettings, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty topic is not an error."""
-    assert cli.main(["dead-letters"]) == 0
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.split()[0] == "0"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Protocol
 import pytest
 
 from include.domain.batch import DeadLetter, Record
+from include.domain.letters import StoredLetter
 from include.domain.reasons import Reason
 from include.errors import TransientError
 from include.settings import KafkaSettings
@@ -21,6 +22,7 @@ class Letters(Protocol):
 
     def put(self, letters: Sequence[DeadLetter]) -> None: ...
     def read(self) -> Iterator[DeadLetter]: ...
+    def scan(self) -> Iterator[StoredLetter]: ...
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.servers("kafka"))])
@@ -69,6 +71,16 @@ def test_a_letter_put_twice_is_read_once(letters: Letters) -> None:
     letters.put(written)
     letters.put(written)
     assert sorted(letter.origin for letter in letters.read()) == sorted(letter.origin for letter in written)
+
+
+def test_letters_have_a_time_and_what_the_headers_of_their_message_said(letters: Letters) -> None:
+    """A letter tells when it was put, how often its message was redriven, and from which letter."""
+    before = round(time.time() * 1000)
+    letter = DeadLetter("events", Record(0, 9, 1, b"u", b"x", 2, "events-0-4"), "refused_by_milvus")
+    letters.put([letter])
+    [stored] = letters.scan()
+    assert stored.letter == letter
+    assert before <= stored.put_at <= round(time.time() * 1000)
 
 
 def test_letters_with_the_same_offset_in_two_shards_are_distinct(letters: Letters) -> None:

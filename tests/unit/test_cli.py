@@ -21,8 +21,12 @@ def without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("", "command"),
         ("letters", "letters"),
-        ("dead-letters --limit many", "--limit"),
-        ("dead-letters invalid_json", "invalid_json"),
+        ("dead-letters", "action"),
+        ("dead-letters list --shard many", "--shard"),
+        ("dead-letters list --reason invalid_jsom", "'invalid_jsom' is not a reason"),
+        ("dead-letters list --since 2026-11-25T09:00:00", "is not a time with an offset"),
+        ("dead-letters show --shard 0", "--offset"),
+        ("dead-letters export", "--file"),
         ("warnings --reason odd", "--reason"),
     ],
 )
@@ -50,8 +54,9 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "variable"),
     [
-        ("dead-letters", "KAFKA_BOOTSTRAP"),
-        ("dead-letters --reason invalid_json --limit 5", "KAFKA_BOOTSTRAP"),
+        ("dead-letters list", "KAFKA_BOOTSTRAP"),
+        ("dead-letters show --shard 0 --offset 1", "KAFKA_BOOTSTRAP"),
+        ("dead-letters redrive --reason refused_by_milvus --dry-run", "KAFKA_BOOTSTRAP"),
         ("warnings", "WAREHOUSE_DSN"),
     ],
 )
@@ -66,14 +71,14 @@ def test_each_command_asks_only_for_the_settings_it_needs(
     assert complaint.startswith(f"error: MILLRACE_{variable} is not set")
 
 
-@pytest.mark.parametrize(("line", "server"), [("warnings", "warehouse"), ("dead-letters", "Kafka")])
+@pytest.mark.parametrize(("line", "server"), [("warnings", "warehouse"), ("dead-letters list", "Kafka")])
 def test_an_unavailable_server_is_named(
     line: str, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If the server does not answer, the command exits 1 with a message that names it."""
     monkeypatch.setenv("MILLRACE_KAFKA_BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setenv("MILLRACE_WAREHOUSE_DSN", "postgresql://u:p@127.0.0.1:1/warehouse")
-    assert cli.main([line]) == 1
+    assert cli.main(line.split()) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("error: ")
