@@ -60,6 +60,9 @@ class TextVectors(Protocol):
 
     def get(self, generation: Generation, hashes: Sequence[str]) -> Mapping[str, np.ndarray]: ...
     def put(self, generation: Generation, hashes: Sequence[str], vectors: np.ndarray) -> None: ...
+    def mark_used(self, generation: Generation, hashes: Sequence[str]) -> None:
+        """A batch needs these vectors now: none of them may be deleted soon, although no stored event has its text."""
+
     def lock(self, generation: Generation, part: str) -> AbstractContextManager[None]:
         """Let one process at a time embed the texts of ``part``; others wait. Released when the process ends."""
 
@@ -163,6 +166,25 @@ class Ledger(Protocol):
 
     def forget_topic(self, topic: str) -> int:
         """Delete what the ledger knows of a topic, so that it is read from its first offset. Returns the batches."""
+
+
+class Retention(Protocol):
+    """What gets old in the warehouse. Ages are in days; what deletes does so in slices and returns their size."""
+
+    def count_old_batches(self, days: int) -> int: ...
+    def archive_old_batches(self, days: int) -> int:
+        """Add committed batches to the archive of their day, and delete them; never the last one of a shard."""
+
+    def count_abandoned_ranges(self, days: int) -> int: ...
+    def drop_abandoned_ranges(self, days: int) -> int:
+        """Delete the claims of ranges that were never committed."""
+
+    def count_unused_vectors(self, days: int) -> int: ...
+    def delete_unused_vectors(self, days: int) -> int:
+        """Delete the vectors of texts that no event has, and no batch needed for so long."""
+
+    def find_open_batches(self) -> set[str]:
+        """The ids of the batches of all topics that are claimed and not committed."""
 
 
 class BatchStore(Protocol):

@@ -80,7 +80,7 @@ def open_stores(settings: Settings) -> Iterator[Sequence[ComparedStore]]:
     with ExitStack() as stack:
         stores = []
         for name, source in _INVENTORIES.items():
-            inventory = stack.enter_context(closing(_open_inventory(name, settings)))
+            inventory = stack.enter_context(closing(open_inventory(name, settings)))
             contents = cast(Contents, inventory) if source.has_contents else None
             stores.append(ComparedStore(name, inventory, SINKS[name].needs, contents))
         yield stores
@@ -89,7 +89,7 @@ def open_stores(settings: Settings) -> Iterator[Sequence[ComparedStore]]:
 @contextmanager
 def open_contents(name: str, settings: Settings) -> Iterator[Contents]:
     """One of FULL_STORES, to read whole events from."""
-    with closing(cast(Contents, _open_inventory(name, settings))) as contents:
+    with closing(cast(Contents, open_inventory(name, settings))) as contents:
         yield contents
 
 
@@ -168,7 +168,8 @@ def open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:
     return bootstrap.open_warehouse(settings)
 
 
-def _open_inventory(name: str, settings: Settings) -> Inventory:
+def open_inventory(name: str, settings: Settings) -> Inventory:
+    """What one store has. The caller closes it."""
     address = SINKS[name].address(settings)
     return _open_memory(name, address) if address.startswith(MEMORY_SCHEME) else _INVENTORIES[name].open(settings)
 

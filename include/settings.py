@@ -127,6 +127,7 @@ class PipelineSettings:
 
     A shard stops when more than ``max_reject_percent`` of its last ``reject_window`` messages or more are rejected.
     ``active_days`` None refreshes the list of every user; ``list_ttl_s`` is how long a list lives, in seconds.
+    ``keep_*_days`` is when ``maintain`` deletes what is no longer needed; 0 keeps it for ever.
     """
 
     shards: int = 4
@@ -139,6 +140,10 @@ class PipelineSettings:
     list_ttl_s: int = 900
     active_days: int | None = 30
     users_per_chunk: int = 2_000
+    keep_batches_days: int = 90
+    keep_failed_days: int = 7
+    keep_text_vectors_days: int = 30
+    keep_dead_letters_days: int = 90
 
     def require_batch_path(self) -> str:
         """Where tasks exchange files. Has no default: a shared temporary folder is open to other users.
@@ -277,4 +282,8 @@ def pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
         list_ttl_s=60 * parser.integer("list_ttl_minutes", default.list_ttl_s // 60, 5, 15),
         active_days=None if everyone else parser.integer("active_days", 30, 1, 36_500, alternative="all"),
         users_per_chunk=parser.integer("users_per_chunk", default.users_per_chunk, 1, 100_000),
+        keep_batches_days=parser.integer("keep_batches_days", default.keep_batches_days, 0, 36_500),
+        keep_failed_days=parser.integer("keep_failed_days", default.keep_failed_days, 0, 36_500),
+        keep_text_vectors_days=parser.integer("keep_text_vectors_days", default.keep_text_vectors_days, 0, 36_500),
+        keep_dead_letters_days=parser.integer("keep_dead_letters_days", default.keep_dead_letters_days, 0, 36_500),
     )

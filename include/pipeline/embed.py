@@ -39,6 +39,7 @@ def vectors_of(
 ) -> tuple[dict[str, np.ndarray], int]:
     """The vectors of the texts of ``events``, by hash, and how many of the texts were new."""
     texts = _distinct_texts(events)
+    text_vectors.mark_used(embedder.generation, list(texts))  # before they are read
     vectors: dict[str, np.ndarray] = dict(text_vectors.get(embedder.generation, list(texts)))
     missing = texts.keys() - vectors.keys()
     # Each shard begins with a different part, so that they do not queue for the same one.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from include.domain.batch import BatchRef
 
+#: The folders of all batches.
+BATCHES_FOLDER = "batches/"
+
 
 def batch_folder(ref: BatchRef) -> str:
     """All files of one batch, whichever run wrote them."""
-    return f"batches/{ref.batch_id}/"
+    return f"{BATCHES_FOLDER}{ref.batch_id}/"
 
 
 def _claim_folder(ref: BatchRef) -> str:

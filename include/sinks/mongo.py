@@ -21,8 +21,8 @@ from include.stores.mongo import DUPLICATE_KEY, Document, events_collection, to_
 type _Compare = Callable[[Document, Precedence | None], ReplaceOne[Document] | DeleteOne | None]
 
 CHUNK = 5_000
-#: Ids in one query: more do not make it faster, and the local server becomes slow with thousands.
-IDS_PER_READ = 200
+#: Ids in one query. The local server takes 0.2 ms for each of 25, and 0.8 ms for each of 200.
+IDS_PER_READ = 25
 #: How often a document is compared and written while other writers change it too.
 ATTEMPTS = 10
 COUNT_SECONDS = 600

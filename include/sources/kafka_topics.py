@@ -26,7 +26,7 @@ def ensure_topics(settings: KafkaSettings, shards: int) -> None:
     bytes_allowed = {"max.message.bytes": str(_DEAD_LETTER_BYTES)}
     _create(admin, NewTopic(settings.dead_letter_topic, num_partitions=shards, config=bytes_allowed))
     # Brokers may not know a new topic yet, but it has the requested partitions.
-    partitions = shards if is_new else _count_partitions(admin, settings.topic)
+    partitions = shards if is_new else describe_topic(settings).partitions
     if partitions != shards:
         raise ConfigurationError(
             f"the topic {settings.topic} has {partitions} partitions, but shards is {shards}: set shards to "
@@ -54,11 +54,3 @@ def _create(admin: AdminClient, topic: NewTopic) -> bool:
                 raise
             return False
     return True
-
-
-def _count_partitions(admin: AdminClient, topic: str) -> int:
-    with translate_errors():
-        metadata = admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
-        if metadata.error is not None:
-            raise KafkaException(metadata.error)
-    return len(metadata.partitions)

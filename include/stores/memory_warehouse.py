@@ -179,6 +179,9 @@ class MemoryTextVectors:
         for text_hash, vector in zip(hashes, vectors, strict=True):
             self._tables.vectors.setdefault((generation.name, text_hash), vector.astype("<f4"))
 
+    def mark_used(self, generation: Generation, hashes: Sequence[str]) -> None:
+        """Nothing in memory gets old."""
+
     @contextmanager
     def lock(self, generation: Generation, part: str) -> Iterator[None]:
         yield

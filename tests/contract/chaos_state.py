@@ -156,7 +156,7 @@ class ChaosState:
 
     def with_stage(self, port: str, **methods: Callable[..., Any]) -> Steps:
         """The steps with these methods of a port of ``stage`` in place of its own."""
-        altered = {port: Altered(getattr(self.steps.stage, port), **methods)}
+        altered: dict[str, Any] = {port: Altered(getattr(self.steps.stage, port), **methods)}
         return replace(self.steps, stage=replace(self.steps.stage, **altered))
 
     def with_precompute(self, port: str, **methods: Callable[..., Any]) -> Steps:

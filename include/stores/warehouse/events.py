@@ -70,6 +70,11 @@ class WarehouseTextVectors:
         with self._database.transaction() as transaction:
             transaction.execute_values(SQL["put_vector"], rows)
 
+    def mark_used(self, generation: Generation, hashes: Sequence[str]) -> None:
+        for start in range(0, len(hashes), _CHUNK):
+            chunk = list(hashes[start : start + _CHUNK])
+            self._database.execute(SQL["mark_used"], {"generation": generation.name, "hashes": chunk})
+
     @contextmanager
     def lock(self, generation: Generation, part: str) -> Iterator[None]:
         # A session lock, not a transaction lock: the vectors are stored while it is held.

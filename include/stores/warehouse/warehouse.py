@@ -9,6 +9,7 @@ from include.stores.postgres import Database
 from include.stores.warehouse.engagement import WarehouseEngagement
 from include.stores.warehouse.events import WarehouseStoredVersions, WarehouseTextVectors
 from include.stores.warehouse.ledger import WarehouseLedger
+from include.stores.warehouse.retention import WarehouseRetention
 from include.stores.warehouse.schema import ensure_schema
 from include.stores.warehouse.stats import WarehouseStats
 from include.stores.warehouse.user_activity import WarehouseUserActivity
@@ -45,6 +46,10 @@ class Warehouse:
     @cached_property
     def activity(self) -> WarehouseUserActivity:
         return WarehouseUserActivity(self.database)
+
+    @cached_property
+    def retention(self) -> WarehouseRetention:
+        return WarehouseRetention(self.database)
 
     @cached_property
     def stats(self) -> WarehouseStats:

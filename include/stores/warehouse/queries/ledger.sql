@@ -116,6 +116,8 @@ ON CONFLICT (topic, shard) DO UPDATE SET claimed_end = excluded.claimed_end, com
 -- name: forget_topic
 WITH batches AS (DELETE FROM pipeline.batches WHERE topic = %(topic)s RETURNING 1),
      positions AS (DELETE FROM pipeline.positions WHERE topic = %(topic)s RETURNING 1),
+     archived AS (DELETE FROM pipeline.archived_batches WHERE topic = %(topic)s RETURNING 1),
+     archived_letters AS (DELETE FROM pipeline.archived_dead_letters WHERE topic = %(topic)s RETURNING 1),
      refused AS (DELETE FROM pipeline.refused_events WHERE topic = %(topic)s RETURNING 1),
      topics AS (DELETE FROM pipeline.topics WHERE topic = %(topic)s RETURNING 1)
 SELECT count(*) FROM batches

@@ -1,10 +1,19 @@
 -- name: totals
-SELECT coalesce(sum(delivered), 0), coalesce(sum(valid), 0), count(*) FROM pipeline.batches
-WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL
+SELECT coalesce(sum(delivered), 0), coalesce(sum(valid), 0), coalesce(sum(batches), 0) FROM (
+    SELECT delivered, valid, 1 AS batches FROM pipeline.batches
+    WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL
+    UNION ALL
+    SELECT delivered, valid, batches FROM pipeline.archived_batches WHERE topic = %(topic)s AND mode = 'live'
+) AS counted
 
 -- name: dead_letter_totals
-SELECT key, sum(value::bigint) FROM pipeline.batches, jsonb_each_text(dead_letters)
-WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL GROUP BY key ORDER BY key
+SELECT reason, sum(messages) FROM (
+    SELECT key AS reason, value::bigint AS messages FROM pipeline.batches, jsonb_each_text(dead_letters)
+    WHERE topic = %(topic)s AND mode = 'live' AND committed_at IS NOT NULL
+    UNION ALL
+    SELECT reason, messages FROM pipeline.archived_dead_letters WHERE topic = %(topic)s AND mode = 'live'
+) AS counted
+GROUP BY reason ORDER BY reason
 
 -- name: warnings
 SELECT shard, start_offset, end_offset, warnings FROM pipeline.batches
