@@ -126,6 +126,10 @@ clean: ## Delete the virtual environment and caches; data and downloads are kept
 
 ##@ Measure
 
+.PHONY: bench-replay
+bench-replay: setup ## Ingest online-retail, and replay it (EVENTS=number of lines)
+	@$(PYTHON) tests/benchmarks/bench_replay.py $(if $(EVENTS),--events $(EVENTS))
+
 .PHONY: bench
 bench: setup ## Measure ingest, embedding and the reader on this machine; see docs/benchmarks.md
 	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(PYTHON) $$bench || exit 1; done
