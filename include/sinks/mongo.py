@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import batched
 from typing import Any
 
@@ -11,7 +11,7 @@ import pymongo
 from pymongo import DeleteOne, ReplaceOne
 from pymongo.errors import BulkWriteError
 
-from include.domain.batch import StagedBatch
+from include.domain.batch import BatchMode, StagedBatch
 from include.domain.precedence import Precedence
 from include.errors import TransientError
 from include.settings import MongoSettings
@@ -26,12 +26,14 @@ IDS_PER_READ = 25
 #: How often a document is compared and written while other writers change it too.
 ATTEMPTS = 10
 COUNT_SECONDS = 600
+_NOTHING_READ: Mapping[str, Precedence] = {}
 
 
 class MongoSink:
-    """Inserts first: nearly all events are new, and an insert by ``_id`` is four times as fast as an upsert.
+    """Inserts first: nearly all events are new, and an insert by ``_id`` is four times as fast as an upsert. A replay,
+    which finds nearly all of them stored, reads first.
 
-    Only documents that are rejected as duplicates are compared with the stored ones and, if newer, replace them.
+    Only documents that are stored already are compared with the stored ones and, if newer, replace them.
     A stored document is replaced or deleted only if it is still the one that was compared; otherwise another writer was
     faster, and it is compared again.
     """
@@ -44,9 +46,10 @@ class MongoSink:
     def upsert(self, batch: StagedBatch) -> int:
         """Store every event of the batch."""
         rows: int = batch.events.num_rows
+        read_first = batch.ref.mode == BatchMode.RANGE
         for start in range(0, rows, CHUNK):
             with translate_errors():
-                self._store(to_documents(batch.events.slice(start, CHUNK)))
+                self._store(to_documents(batch.events.slice(start, CHUNK)), read_first)
         return rows
 
     def delete(self, rows: pa.Table) -> int:
@@ -68,12 +71,16 @@ class MongoSink:
         """Close the connections. Do not use the sink after closing it."""
         self._events.database.client.close()
 
-    def _store(self, chunk: Sequence[Document]) -> None:
-        if duplicates := self._insert(chunk):
-            self._write_compared(duplicates, _replace_older)
+    def _store(self, chunk: Sequence[Document], read_first: bool) -> None:
+        stored = self._read_stored(document["_id"] for document in chunk) if read_first else {}
+        duplicates = [document for document in chunk if document["_id"] in stored]
+        duplicates += self._insert([document for document in chunk if document["_id"] not in stored])
+        self._write_compared(duplicates, _replace_older, stored)
 
     def _insert(self, chunk: Sequence[Document]) -> list[Document]:
         """Insert the documents. Returns those whose ``_id`` exists already."""
+        if not chunk:
+            return []
         try:
             self._events.insert_many(chunk, ordered=False)
         except BulkWriteError as exc:
@@ -83,11 +90,17 @@ class MongoSink:
             return [chunk[failure["index"]] for failure in failures]
         return []
 
-    def _write_compared(self, documents: Sequence[Document], compare: _Compare) -> int:
-        """Write what ``compare`` returns for each document and its stored revision. Returns how many were written."""
+    def _write_compared(
+        self, documents: Sequence[Document], compare: _Compare, read: Mapping[str, Precedence] = _NOTHING_READ
+    ) -> int:
+        """Write what ``compare`` returns for each document and its stored revision. Returns how many were written.
+
+        ``read`` has what was read just before; it is read again after another writer was faster.
+        """
         written = 0
-        for _ in range(ATTEMPTS):
-            stored = self._read_stored(document["_id"] for document in documents)
+        for attempt in range(ATTEMPTS):
+            stored = dict(read) if attempt == 0 else {}
+            stored |= self._read_stored(document["_id"] for document in documents if document["_id"] not in stored)
             requests = [
                 request for request in (compare(each, stored.get(each["_id"])) for each in documents) if request
             ]

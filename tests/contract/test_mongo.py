@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from include.bootstrap import SINKS
+from include.domain.batch import BatchMode
 from include.domain.event import Event, decode
 from include.domain.identity import digest
 from include.domain.precedence import Precedence
@@ -26,6 +28,7 @@ from include.stores.mongo import unescape_names
 from stack import records
 from tests.contract.batches import batch_of
 from tests.contract.conftest import Servers
+from tests.contract.events import event
 from tests.contract.probes import MongoProbe
 from tests.contract.sink_suite import ServerSinkSuite, Subject
 
@@ -152,6 +155,22 @@ def test_a_writer_that_comes_between_is_compared_too(
         sink.upsert(batch_of([_revision(5), neighbour]))
     assert probe.documents()[neighbour.event_id]["version"] == 1
     assert probe.documents()[_revision(0).event_id]["version"] == winner
+
+
+@pytest.mark.parametrize("mode", BatchMode)
+@pytest.mark.parametrize(("others", "winner"), [([], 5), ([3], 5), ([7], 7)])
+def test_new_and_stored_events_may_be_mixed(
+    mongo_settings: MongoSettings, probe: MongoProbe, mode: BatchMode, others: list[int], winner: int
+) -> None:
+    """A live batch inserts first and a replay reads first; both store the same, whoever writes in between."""
+    batch = batch_of([_revision(5), event(message_id="new"), event(message_id="equal"), event(message_id="older")])
+    before = [_revision(1), event(message_id="equal"), event(message_id="older", version=9)]
+    with closing(_RacedSink(mongo_settings, [])) as sink:
+        sink.upsert(batch_of(before))
+        sink.others = [_revision(version) for version in others]
+        assert sink.upsert(replace(batch, ref=msgspec.structs.replace(batch.ref, mode=mode))) == 4
+    versions = {document["message_id"]: document["version"] for document in probe.documents().values()}
+    assert versions == {"m": winner, "new": 0, "equal": 0, "older": 9}
 
 
 @pytest.mark.parametrize(("version", "deleted"), [(4, 1), (5, 0)])
