@@ -77,8 +77,8 @@ def commit_without_waiting_for_neo4j(state: ChaosState) -> Iterator[Planted]:
 @_breaks(2)
 def mongo_keeps_the_first_revision(state: ChaosState) -> Iterator[Planted]:
     class FirstWins(MongoSink):
-        def _select_newer(self, duplicates: Any) -> Any:
-            return []
+        def _write_compared(self, *_: Any) -> int:
+            return 0
 
     since = _now_ms()
     state.publish(state.message("user2", "gains text", version=3, text="b c"))
