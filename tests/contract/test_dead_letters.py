@@ -75,7 +75,7 @@ def test_a_letter_put_twice_is_read_once(letters: Letters) -> None:
 
 def test_letters_have_a_time_and_what_the_headers_of_their_message_said(letters: Letters) -> None:
     """A letter tells when it was put, how often its message was redriven, and from which letter."""
-    before = round(time.time() * 1000)
+    before = int(time.time() * 1000)
     letter = DeadLetter("events", Record(0, 9, 1, b"u", b"x", 2, "events-0-4"), "refused_by_milvus")
     letters.put([letter])
     [stored] = letters.scan()
