@@ -19,7 +19,7 @@ from include.domain.generation import Generation
 from include.domain.reasons import Reason
 from include.domain.validation import Verdict
 from include.embedders.memory import MemoryEmbedder
-from include.errors import PermanentError, StagedBatchMissingError, TransientError
+from include.errors import PermanentError, StagedBatchMissingError, StaleClaimError, TransientError
 from include.pipeline.commit import CommitPorts, commit
 from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import events_file, vectors_file
@@ -269,6 +269,17 @@ def test_only_sinks_that_need_vectors_wait_for_them(pipeline: Pipeline) -> None:
     pipeline.embed(ref)
     assert upsert(ref, UpsertPorts(pipeline.files, milvus, pipeline.embedder.generation, pipeline.ledger)) == 1
     assert [row["vector"].tolist() for row in milvus.rows.values()] == [[1.0, 5.0]]
+
+
+def test_a_run_that_lost_its_claim_moves_no_offset(pipeline: Pipeline) -> None:
+    """The ledger refuses its commit first, so the group's offset never passes what the ledger has."""
+    pipeline.publish(payload("1"))
+    stale = pipeline.claim()
+    pipeline.stage(stale)
+    pipeline.claim()
+    with pytest.raises(StaleClaimError):
+        pipeline.commit(stale)
+    assert pipeline.source.read_committed_offset(0) is None
 
 
 def test_vectors_of_another_generation_are_not_stored(pipeline: Pipeline) -> None:

@@ -213,6 +213,15 @@ def test_exactly_the_refused_events_are_found(tmp_path_factory: pytest.TempPathF
     assert sink.calls <= 1 + 2 * len(refused) * (len(events).bit_length() + 1)
 
 
+def test_a_store_may_refuse_so_many(tmp_path: Path) -> None:
+    """Up to the share that the setting allows, of a batch that is large enough to judge."""
+    texts = ["poison"] * 20 + ["text"] * 180
+    events = [event(message_id=str(n), text=text) for n, text in enumerate(texts)]
+    ref, ports = _ports(tmp_path, RefusingSink(RecordingSink()), events, percent=10)
+    with pytest.raises(RefusedEventsError, match="refuses 20 of 200 events"):
+        upsert(ref, ports)
+
+
 def test_a_store_that_refuses_too_much_is_at_fault(tmp_path: Path) -> None:
     """Its events are not given up: nothing is recorded, and the error names the setting that allows it."""
     sink = RefusingSink(RecordingSink())

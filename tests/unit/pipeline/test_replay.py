@@ -147,6 +147,8 @@ def test_a_live_batch_may_be_claimed_meanwhile(shard: Shard) -> None:
     shard.servers.source.append(0, b"u", b"{}", 2_000_000_000_100)
     live = shard.ports.stage.ledger.claim("events", 0, shard.servers.source.read_offsets(0), 100)
     shard.replay(ShardRange(0, 0, 11))
+    assert shard.servers.source.read_committed_offset(0) == 10
+    assert shard.ports.stage.ledger.read_staged(BatchRef("events", 0, 8, 11, BatchMode.RANGE)) is not None
     assert live == BatchRef("events", 0, 10, 11, BatchMode.LIVE, epoch=1)
     commit(live, shard.ports.commit)
     assert shard.ports.stage.ledger.read_position("events", 0) == 11
