@@ -17,7 +17,7 @@ from include.stores.warehouse.warehouse import Warehouse
 CHUNK = 5_000
 _CONTENT = (
     "event_id", "user_id", "message_id", "kind", "occurred_at", "text", "item_id", "campaign_id", "value", "version",
-    "digest", "extra", "text_hash", "published_at",
+    "digest", "extra", "text_hash",
 )  # fmt: skip
 
 type _Rows = list[tuple[Any, ...]]
@@ -65,7 +65,7 @@ class WarehouseInventory:
 
 
 def _to_events(rows: _Rows) -> pa.Table:
-    rest = {"offset": 0, "replaces": True}
+    rest = {"offset": 0, "published_at": 0, "replaces": True}
     return pa.Table.from_pylist(
         [{**dict(zip(_CONTENT, row, strict=True)), **rest} for row in rows], schema=EVENT_SCHEMA
     )

@@ -13,14 +13,12 @@ JOIN events AS stored ON stored.user_id = keys.user_id AND stored.event_id = key
 
 -- name: scan_contents
 SELECT event_id, user_id, message_id, kind, (extract(epoch FROM occurred_at) * 1000)::bigint, text, item_id,
-       campaign_id, value, version, digest, extra::text, text_hash,
-       coalesce(extract(epoch FROM published_at) * 1000, 0)::bigint
+       campaign_id, value, version, digest, extra::text, text_hash
 FROM events WHERE event_id > %(after)s ORDER BY event_id
 
 -- name: read_contents
 SELECT stored.event_id, stored.user_id, message_id, kind, (extract(epoch FROM occurred_at) * 1000)::bigint, text,
-       item_id, campaign_id, value, version, digest, extra::text, text_hash,
-       coalesce(extract(epoch FROM published_at) * 1000, 0)::bigint
+       item_id, campaign_id, value, version, digest, extra::text, text_hash
 FROM unnest(%(event_id)s::text[], %(user_id)s::text[]) AS keys(event_id, user_id)
 JOIN events AS stored ON stored.user_id = keys.user_id AND stored.event_id = keys.event_id
 ORDER BY stored.event_id
