@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from include import bootstrap
 from include.bootstrap import SINKS
 from include.domain.batch import BatchRef, events_table
+from include.errors import RefusedEventsError
 from include.pipeline.commit import commit
 from include.pipeline.embed import embed
 from include.pipeline.stage import claim_and_stage
@@ -25,11 +27,14 @@ from tests.contract.events import event, record
 #: The calls that change something outside the process, in the order of a run.
 POINTS = ("dead letters", *SINKS, "ledger", "offset")
 
+#: The further calls of a run in which a store refuses an event: recording it, and removing it from the other stores.
+REFUSAL_POINTS = ("refusal", "removal")
+
 type Side = Literal["before", "after"]
 
 
 class CrashPoint(NamedTuple):
-    """Where to die: immediately before or after one of POINTS."""
+    """Where to die: immediately before or after one of POINTS or REFUSAL_POINTS."""
 
     point: str
     side: Side
@@ -62,21 +67,33 @@ def run(environment: Mapping[str, str], crash: CrashPoint | None) -> None:
     while (ref := _stage(settings, crash)) is not None:
         with bootstrap.open_embed_ports(settings) as ports:
             embed(ref, ports)
-        for sink in SINKS:
-            _upsert(settings, ref, sink, crash)
-        _commit(settings, ref, crash)
+        stored = [_upsert(settings, ref, sink, crash) for sink in SINKS]
+        if all(stored):
+            _commit(settings, ref, crash)
 
 
 def _stage(settings: Settings, crash: CrashPoint | None) -> BatchRef | None:
     with bootstrap.open_stage_ports(settings) as ports:
         dead_letters = _wrap(ports.dead_letters, "put", "dead letters", crash)
-        wrapped = replace(ports, dead_letters=dead_letters, validator=_VALIDATOR)
+
+        @contextmanager
+        def open_sinks() -> Iterator[list[Any]]:
+            with ports.open_sinks() as sinks:
+                yield [_wrap(sink, "delete", "removal", crash) for sink in sinks]
+
+        wrapped = replace(ports, dead_letters=dead_letters, validator=_VALIDATOR, open_sinks=open_sinks)
         return claim_and_stage(settings.kafka.topic, 0, settings.pipeline, wrapped)
 
 
-def _upsert(settings: Settings, ref: BatchRef, sink: str, crash: CrashPoint | None) -> None:
+def _upsert(settings: Settings, ref: BatchRef, sink: str, crash: CrashPoint | None) -> bool:
+    """Returns False if the store refused an event: then the task fails, and the next run stages the batch again."""
     with bootstrap.open_upsert_ports(sink, settings) as ports:
-        upsert(ref, replace(ports, sink=_wrap(ports.sink, "upsert", sink, crash)))
+        ledger = _wrap(ports.ledger, "record_refused", "refusal", crash)
+        try:
+            upsert(ref, replace(ports, sink=_wrap(ports.sink, "upsert", sink, crash), ledger=ledger))
+        except RefusedEventsError:
+            return False
+    return True
 
 
 def _commit(settings: Settings, ref: BatchRef, crash: CrashPoint | None) -> None:

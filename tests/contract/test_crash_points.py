@@ -21,7 +21,7 @@ from include.sources.kafka_producer import Publisher
 from include.sources.kafka_topics import ensure_topics
 from include.stores.warehouse.warehouse import Warehouse
 from tests.contract.conftest import Servers
-from tests.contract.crash_worker import POINTS, CrashPoint, Side, run
+from tests.contract.crash_worker import POINTS, REFUSAL_POINTS, CrashPoint, Side, run
 from tests.contract.probes import MilvusProbe, MongoProbe, Neo4jProbe, Probe, Stored, StoredEvents, WarehouseProbe
 
 pytestmark = pytest.mark.servers("kafka", "mongo", "milvus", "neo4j", "postgres")
@@ -212,3 +212,20 @@ def test_a_worker_may_die_at_any_point(shard: Shard, point: str, side: Side, cra
     assert shard.warehouse.ledger.read_position(shard.kafka.topic, 0) == shard.source.read_committed_offset(0) == high
     letters = [(letter.record.offset, letter.record.value) for letter in shard.letters.read()]
     assert letters == [(high - 2, later[-2]), (high - 1, later[-1])]
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("point", REFUSAL_POINTS)
+def test_a_worker_may_die_while_a_refused_event_becomes_a_dead_letter(shard: Shard, point: str, side: Side) -> None:
+    """The next run leaves the event in no store and its message in one dead letter; its neighbours are stored."""
+    shard.warehouse.database.execute("ALTER TABLE events ADD CHECK (text <> 'poison') NOT VALID")
+    earlier, poison = earlier_messages(shard.user), message(shard.user, "poison", text="poison", item_id="i")
+    neighbours = [message(shard.user, "loses item", version=1, text="b"), message(shard.user, "new", item_id="i")]
+    shard.publish([neighbours[0], poison, neighbours[1]])
+    assert shard.run(CrashPoint(point, side)) == -9
+    shard.check_offsets(len(earlier), len(earlier) + 3, earlier + neighbours)
+    assert shard.run() == 0
+    shard.check_stores(earlier + neighbours)
+    assert shard.warehouse.ledger.read_position(shard.kafka.topic, 0) == len(earlier) + 3
+    letters = [(letter.record.offset, letter.record.value, letter.reason) for letter in shard.letters.read()]
+    assert letters == [(len(earlier) + 1, poison, "refused_by_warehouse")]
