@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
+from include import bootstrap
 from stack.servers import postgres
 from tests.canary import CANARY, ODD, find_in_files
 from tests.contract.privacy import (
@@ -63,14 +64,27 @@ def _find_refusals(system: System) -> list[str]:
 def test_a_failed_task_logs_the_cause(refused: str) -> None:
     """The log names the error, the table and the constraint, and has the traceback."""
     assert "CheckViolation, SQLSTATE 23514, table events, constraint refuse" in refused
-    assert "include/sinks/warehouse.py" in refused
+    assert "warehouse refuses 1 of" in refused
+    assert "include/pipeline/upsert.py" in refused
+
+
+def test_the_refused_event_becomes_a_dead_letter(system: System, refused: str) -> None:
+    """By itself: the next run commits the batch without it, and no other store keeps it."""
+    assert refused
+    wait_for("the dead letter of the refused event", lambda: "refused_by_warehouse" in _read_reasons(system))
+    system.wait_until_quiesced()
+    events = system.mongo[system.settings.mongo.database][system.settings.mongo.collection]
+    assert events.find_one({"kind": "refused"}) is None
+
+
+def _read_reasons(system: System) -> set[str]:
+    with closing(bootstrap.open_dead_letters(system.settings)) as letters:
+        return {str(letter.reason) for letter in letters.read()}
 
 
 def test_no_log_has_a_text_or_an_id(system: System, refused: str) -> None:
     """No text and no id of an event is in a file outside the stores: no log of a task, of Airflow or of a server."""
     assert refused
-    events = system.mongo[system.settings.mongo.database][system.settings.mongo.collection]
-    wait_for("a marked event in MongoDB", lambda: events.find_one({"text": ODD}))
     config = system.stack.config
     assert list(config.logs.glob("*.log"))
     data = {str(config.home / "data"), str(config.batches)}
