@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from include import bootstrap
+from include.pipeline.expire import ExpirePorts, expire
 from include.pipeline.maintain import Kind, delete_orphans, find_orphans
 from include.settings import Settings
+from include.stores.warehouse.warehouse import Warehouse
 
 
 @contextmanager
@@ -36,12 +38,23 @@ def open_kinds(settings: Settings) -> Iterator[list[Kind]]:
                 lambda: len(find_orphans(files, old)), lambda: delete_orphans(files, old),
             ),
             Kind(
-                "text_vectors", "vectors of texts that no event has", vectors,
-                lambda: old.count_unused_vectors(vectors), lambda: old.delete_unused_vectors(vectors),
-            ),
-            Kind(
                 "dead_letters", "topics of dead letters with another retention", keep.keep_dead_letters_days,
                 lambda: letters.count_differing(keep.keep_dead_letters_days),
                 lambda: letters.set_days(keep.keep_dead_letters_days),
             ),
+            Kind(
+                "text_vectors", "vectors of texts that no event has", vectors,
+                lambda: old.count_unused_vectors(vectors), lambda: old.delete_unused_vectors(vectors),
+            ),
+            Kind(
+                "events", "events, in every store", keep.keep_events_days,
+                lambda: warehouse.expiry.count(keep.keep_events_days), lambda: _expire(settings, warehouse),
+            ),
         ]  # fmt: skip
+
+
+def _expire(settings: Settings, warehouse: Warehouse) -> int:
+    with ExitStack() as stack:
+        others = [name for name in bootstrap.SINKS if name != "warehouse"]
+        sinks = [stack.enter_context(closing(bootstrap.open_sink(name, settings))) for name in others]
+        return expire(settings.pipeline.keep_events_days, ExpirePorts(warehouse.expiry, sinks))

@@ -155,6 +155,9 @@ class Ledger(Protocol):
     def find_open(self, topic: str) -> Sequence[BatchRef]:
         """The batches that are claimed and not committed."""
 
+    def read_cut(self) -> int:
+        """Messages published before it (ms since 1970) are not ingested any more; 0 before retention deletes events."""
+
     def read_position(self, topic: str, shard: int) -> int | None:
         """The end of the last committed live batch, None before the first."""
 
@@ -185,6 +188,32 @@ class Retention(Protocol):
 
     def find_open_batches(self) -> set[str]:
         """The ids of the batches of all topics that are claimed and not committed."""
+
+
+class Expiry(Protocol):
+    """Events by the day (UTC) on which their newest message was published, and the cut: the first day that is kept."""
+
+    def pause_claims(self) -> AbstractContextManager[None]:
+        """Let every claim of a batch wait. Ends with the process."""
+
+    def count_running(self) -> int:
+        """The number of open batches whose run may still write."""
+
+    def raise_cut(self, days: int) -> None:
+        """Keep the events of the last ``days`` days; the cut never falls."""
+
+    def date_undated(self) -> int:
+        """Count a slice of the events whose day is unknown as published today. Returns its size."""
+
+    def count(self, days: int) -> int: ...
+    def read_slice(self) -> pa.Table:
+        """Some events before the cut: (event_id, user_id, version, digest)."""
+
+    def delete(self, rows: pa.Table) -> int:
+        """Delete these events if they are before the cut. Their hours keep their engagement; their users changed."""
+
+    def find(self, keys: Sequence[tuple[str, str]]) -> set[str]:
+        """The ids of those of these events, (event_id, user_id), that are before the cut."""
 
 
 class BatchStore(Protocol):

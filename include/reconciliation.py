@@ -113,7 +113,9 @@ def reconcile_stores(
 ) -> Report:
     """Compare the stores, and repair them if asked to."""
     with open_stores(settings) as stores, closing(open_pipeline_warehouse(settings)) as warehouse:
-        ports = ReconcilePorts(stores, warehouse.ledger, bootstrap.open_files(settings))
+        ports = ReconcilePorts(
+            stores, warehouse.ledger, bootstrap.open_files(settings), find_expired=warehouse.expiry.find
+        )
         if not repair:
             return reconcile(scope, ports, progress=progress)
         with (

@@ -140,6 +140,7 @@ class PipelineSettings:
     list_ttl_s: int = 900
     active_days: int | None = 30
     users_per_chunk: int = 2_000
+    keep_events_days: int = 0
     keep_batches_days: int = 90
     keep_failed_days: int = 7
     keep_text_vectors_days: int = 30
@@ -282,6 +283,7 @@ def pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
         list_ttl_s=60 * parser.integer("list_ttl_minutes", default.list_ttl_s // 60, 5, 15),
         active_days=None if everyone else parser.integer("active_days", 30, 1, 36_500, alternative="all"),
         users_per_chunk=parser.integer("users_per_chunk", default.users_per_chunk, 1, 100_000),
+        keep_events_days=parser.integer("keep_events_days", default.keep_events_days, 0, 36_500),
         keep_batches_days=parser.integer("keep_batches_days", default.keep_batches_days, 0, 36_500),
         keep_failed_days=parser.integer("keep_failed_days", default.keep_failed_days, 0, 36_500),
         keep_text_vectors_days=parser.integer("keep_text_vectors_days", default.keep_text_vectors_days, 0, 36_500),

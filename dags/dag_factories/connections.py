@@ -39,7 +39,7 @@ EMBED = "embed_default"
 _VARIABLES = (
     "batch_size", "batch_bytes", "max_reject_percent", "reject_window",
     "as_of", "list_ttl_minutes", "active_days", "users_per_chunk",
-    "keep_batches_days", "keep_failed_days", "keep_text_vectors_days", "keep_dead_letters_days",
+    "keep_events_days", "keep_batches_days", "keep_failed_days", "keep_text_vectors_days", "keep_dead_letters_days",
 )  # fmt: skip
 #: Needed while a DAG is parsed, and therefore read from the environment of Airflow's processes.
 _STATIC_VARIABLES = ("shards", "batch_path", "batch_size")

@@ -109,6 +109,8 @@ def _summary(report: Report, repaired: bool) -> str:
         parts.append(f"{report.found - report.remaining:,} repaired")
     if report.in_flight:
         parts.append(f"{report.in_flight:,} left out, because their batch is not committed")
+    if report.expired:
+        parts.append(f"{report.expired:,} left out, because retention deletes them")
     return ", ".join(parts)
 
 

@@ -122,7 +122,8 @@ class StageCounts(msgspec.Struct, frozen=True):
 
     delivered: int = 0
     valid: int = 0
-    #: Valid events superseded by another event of the batch, or by a stored revision, which takes their place.
+    #: Valid events superseded by another event of the batch or by a stored revision, which takes their place, and those
+    #: older than retention.
     dropped: int = 0
     dead_letters: dict[str, int] = {}
     warnings: list[str] = []

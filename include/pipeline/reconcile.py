@@ -43,13 +43,17 @@ type Bucket = tuple[int, int | None, str]
 
 @dataclass(frozen=True)
 class ReconcilePorts:
-    """What ``reconcile`` reads. ``sleep`` takes seconds; ``clock`` returns them."""
+    """What ``reconcile`` reads. ``sleep`` takes seconds; ``clock`` returns them.
+
+    ``find_expired``: the ids of those of the events, (event_id, user_id), that retention is about to delete everywhere.
+    """
 
     stores: Sequence[ComparedStore]
     ledger: Ledger
     files: BatchStore
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    find_expired: Callable[[Sequence[tuple[str, str]]], set[str]] = lambda keys: set()
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,15 @@ class Total:
 class Report:
     """The outcome. ``totals`` has a row per shard and store; with ``by_hour`` also one per hour.
 
-    ``in_flight`` counts events left out because their batch is not committed; ``remaining`` those still wrong.
+    ``in_flight`` counts events left out because their batch is not committed, ``expired`` those that retention has
+    begun to delete; ``remaining`` those still wrong.
     """
 
     totals: defaultdict[Bucket, Total] = field(default_factory=lambda: defaultdict(Total))
     events: int = 0
     found: int = 0
     in_flight: int = 0
+    expired: int = 0
     remaining: int = 0
     examples: dict[tuple[str, Problem], list[str]] = field(default_factory=dict)
 
@@ -150,10 +156,12 @@ def _confirm(suspects: _StateFile, scope: Scope, ports: ReconcilePorts, report: 
         with _StateFile() as changed:
             for chunk in suspects.read():
                 now = {state.event_id: state for state in read_states(keys_of(chunk), ports.stores)}
+                expired = ports.find_expired(keys_of(chunk))
+                report.expired += len(expired)
                 confirmed = []
                 for state in chunk:
                     current = now.get(state.event_id)
-                    if current is None:  # deleted everywhere since
+                    if current is None or state.event_id in expired:  # deleted everywhere, or about to be
                         continue
                     judgement = judge(current, ports.stores)
                     if judgement.is_right:

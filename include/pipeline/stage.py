@@ -137,6 +137,7 @@ def _remove(refused: Sequence[Refusal], ports: StagePorts) -> None:
 def _stage_again(ref: BatchRef, epoch: int, counts: StageCounts, ports: StagePorts) -> StageCounts:
     """Stage the file of an earlier run, because the topic no longer has the messages."""
     events = ports.files.read(events_file(msgspec.structs.replace(ref, epoch=epoch)))
+    events = _drop_expired(events, ports.ledger)
     ports.files.write(events_file(ref), _resolve_stored(events, ports.stored_versions)[0])
     ports.ledger.record_staged(ref, counts)
     return counts
@@ -156,13 +157,14 @@ def _stage_records(
     rejected = [DeadLetter(ref.topic, read.decoded[row][0], reason) for row, reason in reasons.items()]
     letters = sorted([*read.letters, *rejected], key=lambda letter: letter.record.offset)
     valid = _drop_rows(events, reasons.keys())
-    staged, outdated = _resolve_stored(select_winners(valid), ports.stored_versions)
+    kept = _drop_expired(valid, ports.ledger)
+    staged, outdated = _resolve_stored(select_winners(kept), ports.stored_versions)
     counts = StageCounts(
         delivered=len(read.decoded) + len(read.letters),
         valid=valid.num_rows,
         dropped=valid.num_rows - staged.num_rows + outdated,
         dead_letters=dict(sorted(Counter(str(letter.reason) for letter in letters).items())),
-        warnings=list(verdict.warnings),
+        warnings=[*verdict.warnings, *_warn_of_expired(valid.num_rows - kept.num_rows)],
     )
     if earlier is None and ref.mode == BatchMode.LIVE:
         _check_reject_share(ref, counts, limits, ports.ledger)
@@ -205,6 +207,18 @@ def _read(ref: BatchRef, source: Source, max_bytes: int) -> _ReadBatch:
             except InvalidEventError as error:
                 letters.append(DeadLetter(ref.topic, record, error.reason))
     return _ReadBatch(decoded, letters, ref.end)
+
+
+def _drop_expired(events: pa.Table, ledger: Ledger) -> pa.Table:
+    """Without the messages that were published before the cut: retention has deleted their events."""
+    cut = ledger.read_cut()
+    if not cut:
+        return events
+    return events.filter(pa.array(events["published_at"].to_numpy() >= cut))
+
+
+def _warn_of_expired(messages: int) -> list[str]:
+    return [f"{messages:,} messages older than retention (millrace_keep_events_days) are left out"] if messages else []
 
 
 def _find_refused(events: pa.Table, refused: Sequence[Refusal]) -> dict[int, str]:

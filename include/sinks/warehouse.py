@@ -25,6 +25,7 @@ COLUMNS = [
     "version",
     "digest",
     "extra",
+    "published_at",
     "replaces",
 ]
 

@@ -52,6 +52,8 @@ class MemoryTables:
     touched_hours: dict[str, int] = field(default_factory=dict)
     changed_users: dict[tuple[str, str], int | None] = field(default_factory=dict)
     marks: Iterator[int] = field(default_factory=lambda: count(1))
+    #: Nothing in memory gets old; tests set it.
+    cut_ms: int = 0
 
     def require_claim(self, ref: BatchRef) -> MemoryBatch:
         """The batch, if ``ref`` is its last claim. Raises ``StaleClaimError`` if not."""

@@ -104,6 +104,9 @@ class MemoryLedger:
     def find_open(self, topic: str) -> Sequence[BatchRef]:
         return [each.ref for each in self._tables.batches.values() if each.ref.topic == topic and not each.is_committed]
 
+    def read_cut(self) -> int:
+        return self._tables.cut_ms
+
     def read_position(self, topic: str, shard: int) -> int | None:
         committed = [batch.ref.end for batch in self._find_batches(topic, shard) if batch.is_committed]
         return max(committed, default=None)
@@ -328,6 +331,13 @@ class MemoryUserActivity:
         return None if current is None else current[1]
 
 
+class MemoryExpiry:
+    """The part of ``ports.Expiry`` that reconcile needs: nothing in memory gets old."""
+
+    def find(self, keys: Sequence[tuple[str, str]]) -> set[str]:
+        return set()
+
+
 class MemoryWarehouse:
     """All ports of the warehouse on shared tables, like ``stores.warehouse.warehouse.Warehouse``."""
 
@@ -338,6 +348,7 @@ class MemoryWarehouse:
         self.text_vectors = MemoryTextVectors(self.tables)
         self.engagement = MemoryEngagement(self.tables)
         self.activity = MemoryUserActivity(self.tables)
+        self.expiry = MemoryExpiry()
 
     def close(self) -> None:
         """Nothing to close."""

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +23,9 @@ from stack.installation import config_on_free_ports, read_config
 from stack.stack import Stack
 from tests.canary import LeakCheck
 from tests.contract.local_stack import ReportLog, temporary_stack
+
+if TYPE_CHECKING:
+    from tests.contract.event_stores import Stores
 
 
 @dataclass
@@ -166,3 +170,19 @@ def stack(reports: ReportLog) -> Iterator[Stack]:
     """A stack that one test starts, stops and breaks; ``servers`` is the one that tests share."""
     with temporary_stack(reports) as stack:
         yield stack
+
+
+@pytest.fixture
+def stores(
+    unique: str,
+    mongo_settings: MongoSettings,
+    shared_milvus_settings: MilvusSettings,
+    neo4j_settings: Neo4jSettings,
+    warehouse_dsn: str,
+    tmp_path: Path,
+) -> Iterator[Stores]:
+    """All stores of events have the same 30, and nothing is left to recompute."""
+    from tests.contract.event_stores import open_stores
+
+    with open_stores(unique, mongo_settings, shared_milvus_settings, neo4j_settings, warehouse_dsn, tmp_path) as stores:
+        yield stores

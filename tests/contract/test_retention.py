@@ -153,8 +153,8 @@ def test_the_command_counts_first_and_deletes_on_request(
     assert cli.main(["maintain"]) == 0
     printed = capsys.readouterr()
     assert "nothing was deleted: run it again with --apply" in printed.err
-    assert cli.main(["maintain", "--only", "events"]) == 1
-    assert "--only events: use one or more of batches,ranges,folders" in capsys.readouterr().err
+    assert cli.main(["maintain", "--only", "lists"]) == 1
+    assert "--only lists: use one or more of batches,ranges,folders" in capsys.readouterr().err
     assert cli.main(["maintain", "--apply"]) == 0
     assert files.find_folders("batches/") == [batch_folder(live).split("/")[1]]
     with open_kinds(settings) as kinds:

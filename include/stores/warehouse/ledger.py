@@ -29,6 +29,7 @@ class WarehouseLedger:
     def claim(self, topic: str, shard: int, offsets: Offsets, limit: int) -> BatchRef | None:
         with self._database.transaction() as transaction:
             where = {"topic": topic, "shard": shard}
+            transaction.query(SQL["share_claims"])
             claimed_end = transaction.query(SQL["lock_shard"], where)[0][0]
             for start, end in transaction.query(SQL["open_batch"], where):
                 return _claim(transaction, BatchRef(topic, shard, start, end))
@@ -40,6 +41,7 @@ class WarehouseLedger:
 
     def claim_range(self, ref: BatchRef) -> BatchRef:
         with self._database.transaction() as transaction:
+            transaction.query(SQL["share_claims"])
             return _claim(transaction, ref)
 
     def shorten(self, ref: BatchRef, end: int) -> BatchRef:
@@ -95,6 +97,10 @@ class WarehouseLedger:
     def find_open(self, topic: str) -> Sequence[BatchRef]:
         rows = self._database.query(SQL["open_batches"], {"topic": topic})
         return [BatchRef(topic, shard, start, end, BatchMode(mode), epoch) for shard, start, end, mode, epoch in rows]
+
+    def read_cut(self) -> int:
+        rows = self._database.query(SQL["read_cut"])
+        return int(rows[0][0]) if rows else 0
 
     def read_position(self, topic: str, shard: int) -> int | None:
         rows = self._database.query(SQL["position"], {"topic": topic, "shard": shard})

@@ -8,6 +8,7 @@ from include.settings import WarehouseSettings
 from include.stores.postgres import Database
 from include.stores.warehouse.engagement import WarehouseEngagement
 from include.stores.warehouse.events import WarehouseStoredVersions, WarehouseTextVectors
+from include.stores.warehouse.expiry import WarehouseExpiry
 from include.stores.warehouse.ledger import WarehouseLedger
 from include.stores.warehouse.retention import WarehouseRetention
 from include.stores.warehouse.schema import ensure_schema
@@ -50,6 +51,10 @@ class Warehouse:
     @cached_property
     def retention(self) -> WarehouseRetention:
         return WarehouseRetention(self.database)
+
+    @cached_property
+    def expiry(self) -> WarehouseExpiry:
+        return WarehouseExpiry(self.database)
 
     @cached_property
     def stats(self) -> WarehouseStats:

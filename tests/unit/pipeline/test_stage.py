@@ -47,9 +47,9 @@ class Shard:
             files=self.files,
         )
 
-    def publish(self, *payloads: bytes) -> None:
+    def publish(self, *payloads: bytes, at: int = 0) -> None:
         for payload in payloads:
-            self.source.append(0, None, payload, 0)
+            self.source.append(0, None, payload, at)
 
     def run(self, batch_bytes: int = SETTINGS.batch_bytes) -> BatchRef | None:
         """Claim and stage the next batch, None if there is none."""
@@ -128,6 +128,30 @@ def test_a_staged_batch_survives_retention(shard: Shard) -> None:
     again = shard.stage()
     assert again.epoch == first.epoch + 1
     assert shard.staged_ids(again) == ["1", "2"]
+
+
+def test_messages_before_the_cut_are_left_out(shard: Shard) -> None:
+    """What retention has deleted is not ingested again; the batch says how many messages it left out."""
+    shard.publish(payload("1"), payload("2"), b"{", at=999)
+    shard.publish(payload("3"), at=1_000)
+    shard.warehouse.tables.cut_ms = 1_000
+    ref = shard.stage()
+    assert shard.staged_ids(ref) == ["3"]
+    staged = shard.warehouse.ledger.read_staged(ref)
+    assert staged is not None
+    assert (staged[1].delivered, staged[1].valid, staged[1].dropped) == (4, 3, 2)
+    assert staged[1].warnings == ["2 messages older than retention (millrace_keep_events_days) are left out"]
+    assert len(shard.letters.letters) == 1
+
+
+def test_a_staged_file_learns_of_the_cut(shard: Shard) -> None:
+    """A batch that was staged before the cut, and whose messages are gone, is staged again without the old ones."""
+    shard.publish(payload("1"), at=999)
+    shard.publish(payload("2"), at=1_000)
+    shard.stage()
+    shard.source.trim(0, 1)
+    shard.warehouse.tables.cut_ms = 1_000
+    assert shard.staged_ids(shard.stage()) == ["2"]
 
 
 def test_an_unstaged_batch_that_retention_removed_is_an_error(shard: Shard) -> None:

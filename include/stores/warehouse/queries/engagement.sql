@@ -14,15 +14,22 @@ DELETE FROM engagement_hourly WHERE hour = ANY(%(hours)s::timestamptz[])
 
 -- name: recount_hours
 INSERT INTO engagement_hourly (hour, item_id, campaign_id, kind, events, users, value)
-SELECT hour, coalesce(item_id, ''), coalesce(campaign_id, ''), kind, count(*), count(DISTINCT user_id),
-       coalesce(sum(value::numeric), 0)
-FROM events WHERE hour = ANY(%(hours)s::timestamptz[])
+SELECT hour, item_id, campaign_id, kind, sum(events), sum(users), sum(value)
+FROM (
+    SELECT hour, coalesce(item_id, '') AS item_id, coalesce(campaign_id, '') AS campaign_id, kind, count(*) AS events,
+           count(DISTINCT user_id) AS users, coalesce(sum(value::numeric), 0) AS value
+    FROM events WHERE hour = ANY(%(hours)s::timestamptz[]) GROUP BY 1, 2, 3, 4
+    UNION ALL
+    SELECT hour, item_id, campaign_id, kind, events, users, value
+    FROM pipeline.archived_engagement WHERE hour = ANY(%(hours)s::timestamptz[])
+) AS counted
 GROUP BY 1, 2, 3, 4
 
 -- name: hours_between
 -- Hours with events, and hours whose rows come from events that have since moved to another hour.
 SELECT hour FROM events WHERE hour >= %(start)s AND hour < %(end)s
 UNION SELECT hour FROM engagement_hourly WHERE hour >= %(start)s AND hour < %(end)s
+UNION SELECT hour FROM pipeline.archived_engagement WHERE hour >= %(start)s AND hour < %(end)s
 
 -- name: popular
 -- Sum of events * kind weight * 0.5 ** (age / half-life); a negative age counts as zero, and a very high one is bounded.

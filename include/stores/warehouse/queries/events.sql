@@ -3,29 +3,37 @@
 CREATE TEMP TABLE incoming (
     user_id text COLLATE "C", message_id text COLLATE "C", event_id text, kind text, occurred_at timestamptz,
     text text, text_hash text, item_id text, campaign_id text, value double precision, version bigint,
-    digest text COLLATE "C", extra json, replaces boolean
+    digest text COLLATE "C", extra json, published_at bigint, replaces boolean
 ) ON COMMIT DROP
 
 -- name: upsert_events
 -- Store new and newer revisions (the higher (version, digest) wins: include/domain/precedence.py), and mark the hours
 -- and users that they change: both hours of a corrected event. A row that has met another content, whichever of them
 -- wins, is marked as revised: a store may have the losing one, and a replay removes it only from revised events.
+-- published_on is the day of the newest message with the event; null, which greatest() ignores, where it is unknown.
 WITH upserted AS (
     INSERT INTO events AS existing (user_id, message_id, event_id, kind, occurred_at, hour, text, text_hash,
-                                    item_id, campaign_id, value, version, digest, extra, first_batch, revised)
+                                    item_id, campaign_id, value, version, digest, extra, published_on, first_batch,
+                                    revised)
     SELECT user_id, message_id, event_id, kind, occurred_at, date_trunc('hour', occurred_at, 'UTC'), text, text_hash,
-           item_id, campaign_id, value, version, digest, extra, %(batch)s, replaces
+           item_id, campaign_id, value, version, digest, extra,
+           CASE WHEN published_at > 0 THEN (to_timestamp(published_at / 1000) AT TIME ZONE 'UTC')::date END, %(batch)s,
+           replaces
     FROM incoming
     ORDER BY user_id, message_id
     ON CONFLICT (user_id, message_id) DO UPDATE SET
-        (kind, occurred_at, hour, text, text_hash, item_id, campaign_id, value, version, digest, extra, revised) = (
-            SELECT kind, occurred_at, hour, text, text_hash, item_id, campaign_id, value, version, digest, extra, true
+        (kind, occurred_at, hour, text, text_hash, item_id, campaign_id, value, version, digest, extra) = (
+            SELECT kind, occurred_at, hour, text, text_hash, item_id, campaign_id, value, version, digest, extra
             FROM (SELECT (CASE WHEN (excluded.version, excluded.digest) > (existing.version, existing.digest)
                                THEN excluded ELSE existing END).*) AS winner
-        )
+        ),
+        published_on = greatest(existing.published_on, excluded.published_on),
+        revised = existing.revised OR excluded.revised
+                  OR (excluded.version, excluded.digest) <> (existing.version, existing.digest)
     WHERE (excluded.version, excluded.digest) > (existing.version, existing.digest)
        OR (NOT existing.revised
            AND (excluded.revised OR (excluded.version, excluded.digest) < (existing.version, existing.digest)))
+       OR excluded.published_on > coalesce(existing.published_on, '-infinity')
     RETURNING old.hour AS old_hour, new.hour AS new_hour, new.user_id AS user_id,
               (old.version, old.digest) IS DISTINCT FROM (new.version, new.digest) AS is_stored
 ), stored AS (

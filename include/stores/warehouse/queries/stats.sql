@@ -23,12 +23,18 @@ WHERE topic = %(topic)s AND jsonb_array_length(warnings) > 0 ORDER BY shard, sta
 SELECT count(*) FROM events
 
 -- name: aggregate_difference
--- Rows that differ between the table and a recount of every stored event.
+-- Rows that differ between the table and a recount of every stored event, and of the archive of deleted ones.
 WITH recount AS (
-    SELECT date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(item_id, '') AS item_id,
-           coalesce(campaign_id, '') AS campaign_id, kind, count(*) AS events, count(DISTINCT user_id) AS users,
-           coalesce(sum(value::numeric), 0) AS value
-    FROM events GROUP BY 1, 2, 3, 4
+    SELECT hour, item_id, campaign_id, kind, sum(events) AS events, sum(users) AS users, sum(value) AS value
+    FROM (
+        SELECT date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(item_id, '') AS item_id,
+               coalesce(campaign_id, '') AS campaign_id, kind, count(*) AS events, count(DISTINCT user_id) AS users,
+               coalesce(sum(value::numeric), 0) AS value
+        FROM events GROUP BY 1, 2, 3, 4
+        UNION ALL
+        SELECT hour, item_id, campaign_id, kind, events, users, value FROM pipeline.archived_engagement
+    ) AS counted
+    GROUP BY 1, 2, 3, 4
 )
 SELECT count(*) FROM (
     (SELECT * FROM recount EXCEPT SELECT * FROM engagement_hourly)
