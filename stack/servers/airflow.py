@@ -65,7 +65,9 @@ def environment(context: Context) -> dict[str, str]:
             "WORKERS": "1",
         },
         "API_AUTH": {"JWT_SECRET": secrets["airflow_jwt_secret"]},
-        "WORKERS": {"EXECUTION_API_RETRIES": "10"},
+        # A sibling that was forked meanwhile keeps a task's sockets open: its worker waits for them this long, and so
+        # does a scheduler that stops. The default is a minute.
+        "WORKERS": {"EXECUTION_API_RETRIES": "10", "SOCKET_CLEANUP_TIMEOUT": "5"},
         # Parsing costs seconds of CPU, and the DAG files do not change by themselves.
         "DAG_PROCESSOR": {"MIN_FILE_PROCESS_INTERVAL": "300", "PARSING_PROCESSES": "1"},
         # After a kill, interrupted tasks are found and retried within half a minute instead of five: the next scheduler

@@ -11,7 +11,7 @@ from random import SystemRandom
 
 from stack.config import PROJECT
 from stack.interrupts import INTERRUPTED, handle_interrupts, raise_interrupt
-from tests.chaos.cluster import refuse_poison, running_cluster
+from tests.chaos.cluster import refuse_marked, running_cluster
 from tests.chaos.load import Shares
 from tests.chaos.run import ChaosRun
 from tests.chaos.schedule import KINDS
@@ -26,8 +26,7 @@ def main() -> int:
     keep: list[str] = []
     try:
         with running_cluster(options.shards, say, keep) as cluster:
-            if options.refuse_poison:
-                refuse_poison(cluster.settings)
+            refuse_marked(cluster.settings)
             run = ChaosRun(cluster, options, say).execute()
             failures = find_failures(run)
             keep.extend(failures)
@@ -53,11 +52,11 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=900, help="how long load and faults last (900)")
     parser.add_argument("--seed", type=int, default=None, help="the same seed plans the same load and faults")
     parser.add_argument("--rate", type=float, default=100, help="messages per second (100)")
-    parser.add_argument("--every", type=float, default=15, help="mean seconds between two faults (15)")
+    parser.add_argument("--every", type=float, default=30, help="mean seconds between two faults (30)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="the kinds of faults, separated by commas")
     parser.add_argument("--shards", type=int, default=2, help="number of shards (2)")
     parser.add_argument("--poison", type=float, default=Shares.poison, help="share of poison messages (0.01)")
-    parser.add_argument("--refuse-poison", action="store_true", help="let the warehouse refuse poison messages")
+    parser.add_argument("--refused", type=float, default=Shares.refused, help="share that a store refuses (0.0002)")
     parser.add_argument("--no-replay", dest="replay", action="store_false", help="do not check the replay at the end")
     options = parser.parse_args(arguments)
     options.kinds = options.kinds.split(",")

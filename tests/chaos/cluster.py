@@ -34,7 +34,7 @@ from stack.servers import SERVERS
 from stack.servers.redis import redis_url
 from stack.stack import Stack
 from stack.supervise import Supervisor
-from tests.chaos.load import POISON_MARK
+from tests.chaos.load import REFUSED_MARK
 from tests.chaos.proxy import Proxies
 from tests.chaos.schedule import PROXIED
 
@@ -45,7 +45,7 @@ PIPELINE = {"BATCH_SIZE": str(BATCH_SIZE), "MAX_REJECT_PERCENT": "50"}
 #: The listener of Kafka whose advertised address is the proxy's.
 _PROXIED_LISTENER = "PROXIED"
 _STOP_S = 30
-_REFUSE_POISON = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (extra IS NULL OR extra::text NOT LIKE %(pattern)s)"
+_REFUSE = "ALTER TABLE events ADD CONSTRAINT refused CHECK (extra IS NULL OR extra::text NOT LIKE %(pattern)s)"
 
 
 @dataclass
@@ -143,10 +143,10 @@ def running_cluster(shards: int, report: Report, keep: list[str]) -> Iterator[Cl
             shutil.rmtree(home, ignore_errors=True)
 
 
-def refuse_poison(settings: Settings) -> None:
-    """Make the warehouse refuse poison. By itself no store refuses anything that passes validation."""
+def refuse_marked(settings: Settings) -> None:
+    """Make the warehouse refuse marked messages. By itself no store refuses anything that passes validation."""
     with closing(Warehouse(settings.warehouse)) as warehouse:
-        warehouse.database.execute(_REFUSE_POISON, {"pattern": f"%{POISON_MARK}%"})
+        warehouse.database.execute(_REFUSE, {"pattern": f"%{REFUSED_MARK}%"})
 
 
 def proxied_environment(config: LocalConfig, secrets: Secrets, listening: Mapping[str, int]) -> dict[str, str]:

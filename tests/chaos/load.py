@@ -21,8 +21,9 @@ _LATE_HOURS = 48
 #: Messages that may be repeated or revised; the oldest are forgotten, so that memory stays flat.
 _REMEMBERED = 20_000
 _SAME_BATCH = 50
-#: The name of a field that only poison has.
+#: The names of fields that only poison has, and only what a store is to refuse.
 POISON_MARK = "chaos_poison"
+REFUSED_MARK = "chaos_refused"
 #: Unknown fields as large and as deep as an event may have: the worst that every store must accept.
 _DEPTH = 30
 _FILLER = "ä" * 40_000
@@ -33,12 +34,14 @@ class Shares:
     """The share of each class of messages, between 0 and 1. What remains is new events that are on time.
 
     ``late`` is a share of the new events. ``conflicting``: the identity and version of an earlier event, other content.
-    ``revised``: a higher version, which often gains or loses its text or its item.
+    ``revised``: a higher version, which often gains or loses its text or its item. ``refused``: poison that the
+    warehouse refuses; each batch that has some needs two runs.
     """
 
     repeated: float = 0.30
     malformed: float = 0.05
     poison: float = 0.01
+    refused: float = 0.0002
     late: float = 0.20
     conflicting: float = 0.005
     revised: float = 0.05
@@ -85,10 +88,10 @@ class Load:
 
     def _choose(self) -> str:
         point = self._random.random()
-        for name in ("repeated", "malformed", "poison", "conflicting", "revised"):
+        for name in ("repeated", "malformed", "poison", "refused", "conflicting", "revised"):
             point -= getattr(self._shares, name)
             if point < 0:
-                return name if self._events or name in ("malformed", "poison") else "new"
+                return name if self._events or name in ("malformed", "poison", "refused") else "new"
         return "new"
 
     def _make(self, made_for: str, now: datetime) -> Message:
@@ -99,6 +102,8 @@ class Load:
                 return self._malform(now)
             case "poison":
                 return self._encode(self._poison(now), made_for)
+            case "refused":
+                return self._encode({**self._poison(now), REFUSED_MARK: True}, made_for)
             case "conflicting":
                 fields = self._change(dict(self._random.choice(self._events)), now)
             case "revised":
@@ -170,9 +175,9 @@ class Load:
         return Message(shard_of(user, self._shards), user.encode(), value, made_for)
 
 
-def is_poison(_origin: str, payload: bytes | None) -> bool:
-    """Whether ``Load`` made this payload as poison."""
-    return payload is not None and f'"{POISON_MARK}"'.encode() in payload
+def is_refused(_origin: str, payload: bytes | None) -> bool:
+    """Whether ``Load`` made this payload so that a store refuses it."""
+    return payload is not None and f'"{REFUSED_MARK}"'.encode() in payload
 
 
 def shares_of(messages: Sequence[Message]) -> Iterator[tuple[str, float]]:

@@ -12,8 +12,8 @@ from stack.server import Report
 from tests.chaos.checker import check, check_replay
 from tests.chaos.cluster import Cluster
 from tests.chaos.injector import Injector
-from tests.chaos.load import Load, Shares, is_poison
-from tests.chaos.observations import Observations, Violations, not_poison
+from tests.chaos.load import Load, Shares, is_refused
+from tests.chaos.observations import Observations, Violations
 from tests.chaos.publishing import SteadyPublisher, poll_load
 from tests.chaos.schedule import plan
 from tests.chaos.settling import Settling
@@ -36,7 +36,7 @@ class ChaosRun:
         self._cluster = cluster
         self._options = options
         self._say = report
-        self._load = Load(options.seed, options.shards, Shares(poison=options.poison))
+        self._load = Load(options.seed, options.shards, Shares(poison=options.poison, refused=options.refused))
         self._offsets = OffsetWatch(settings, options.shards)
         self._lists = ListWatch(cluster.environment["MILLRACE_READER_URL"], self._load.known_users)
         self._publisher = SteadyPublisher(settings.kafka, self._load, options.rate)
@@ -82,7 +82,7 @@ class ChaosRun:
             self._offsets.samples,
             self._lists.versions.served,
             self._publisher.acknowledged,
-            is_poison if self._options.refuse_poison else not_poison,
+            is_refused,
             converged,
         )
         violations = check(self._cluster.settings, observations)

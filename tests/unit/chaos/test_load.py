@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from tests.chaos.expected_rules import ExpectedEvent, read_message
-from tests.chaos.load import Load, Shares, is_poison, shares_of
+from tests.chaos.load import Load, Shares, is_refused, shares_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW_MS = round(NOW.timestamp() * 1000)
@@ -23,21 +23,21 @@ def test_the_shares_are_those_asked_for() -> None:
     """Each class has its share of the messages, within what chance allows for 20,000 of them."""
     shares = dict(shares_of(Load(1, 2).take(20_000, NOW)))
     asked = Shares()
-    for name in ("repeated", "malformed", "poison", "conflicting", "revised"):
+    for name in ("repeated", "malformed", "poison", "refused", "conflicting", "revised"):
         assert abs(shares[name] - getattr(asked, name)) < 0.015, name
 
 
 def test_only_malformed_messages_are_not_valid_events() -> None:
     """Poison passes validation, malformed messages do not, and the reasons are many."""
     reasons = set()
-    for message in Load(2, 2, Shares(poison=0.1)).take(5_000, NOW):
+    for message in Load(2, 2, Shares(poison=0.1, refused=0.1)).take(5_000, NOW):
         read = read_message(message.value, NOW_MS)
         if message.made_for == "malformed":
             assert isinstance(read, str)
             reasons.add(read)
         elif message.made_for != "repeated":
             assert isinstance(read, ExpectedEvent)
-            assert is_poison("", message.value) == (message.made_for == "poison")
+            assert is_refused("", message.value) == (message.made_for == "refused")
     assert len(reasons) >= 10
 
 
