@@ -123,11 +123,11 @@ def test_a_replica_is_read_only_once_it_has_every_earlier_write(
     with closing(Neo4jSink(neo4j_settings)) as sink, closing(Neo4jGraph(neo4j_settings)) as graph:
         subject = Subject(graph, sink, unique)
         with caplog.at_level(logging.DEBUG, "neo4j.io"):
-            for item in ("a", "b"):
-                subject.engage(("u", item, 1, "view"))
+            for user in ("u", "v"):
+                subject.engage((user, "i", 1, "view"))
                 written = _bookmarks(caplog.messages, "S: SUCCESS", "bookmark")[-1]
                 caplog.clear()
-                assert subject.read(["u"]) == {"u": [(item, 1, 0.2)]}
+                assert subject.read([user]) == {user: [("i", 1, 0.2)]}
                 (waited_for,) = _bookmarks(_reads(caplog.messages), "C: BEGIN", "bookmarks")
                 assert waited_for >= written
 
