@@ -22,8 +22,9 @@ from tests.chaos.schedule import PROXIED, SHARED_KINDS, Fault
 from tests.chaos.second_run import HIT, REFUSED, STALE
 from tests.chaos.watch import OffsetWatch
 
-#: A fault waits for work in flight, but not longer than this.
-_AIM_S = 60
+#: A fault waits for work in flight, but not longer than this: a shard that recovers from another fault may not embed
+#: anything for more than a minute.
+_AIM_S = 150
 _AIM_EVERY_S = 0.05
 #: A server that has just recovered from a fault gets no other: killed while it starts, it would be given up.
 _REST_S = 20
@@ -117,7 +118,7 @@ class Injector:
         others = [fault._replace(target=server) for server in PROXIED] if fault.kind in SHARED_KINDS else []
         while True:
             waited = time.monotonic() - began
-            for candidate in [fault, *(others if waited > _AIM_S / 3 else [])]:
+            for candidate in [fault, *(others if waited > _AIM_S / 8 else [])]:
                 pids = self._find_pids(candidate)
                 if self._has_rested(candidate.target) and self._meets_work(candidate, pids):
                     return candidate, pids, True

@@ -32,6 +32,11 @@ class Proxy:
         self._moved_at = 0.0
 
     @property
+    def connected(self) -> bool:
+        """Whether any connection is open."""
+        return bool(self._writers)
+
+    @property
     def busy(self) -> bool:
         """Whether bytes passed within the last second."""
         return bool(self._writers) and asyncio.get_running_loop().time() - self._moved_at < 1
@@ -163,11 +168,13 @@ class Proxies:
         self._loop.call_soon_threadsafe(self._proxies[server].clear)
 
     def busy(self, server: str) -> bool:
-        """Whether a client and the server exchanged bytes within the last second."""
+        """Whether a client is at work with the server: they exchanged bytes within the last second."""
         return asyncio.run_coroutine_threadsafe(self._is_busy(server), self._loop).result(5)
 
     async def _is_busy(self, server: str) -> bool:
-        return self._proxies[server].busy
+        proxy = self._proxies[server]
+        # A request to the embedding server may take longer than a second; only a task at work is connected to it.
+        return proxy.connected if server == "embed" else proxy.busy
 
     async def _open(self) -> None:
         for server, (port, target) in self._ports.items():
