@@ -21,6 +21,9 @@ _LATE_HOURS = 48
 #: Messages that may be repeated or revised; the oldest are forgotten, so that memory stays flat.
 _REMEMBERED = 20_000
 _SAME_BATCH = 50
+#: The share of texts that nobody has sent before. All others are embedded in the first minutes; these let every batch
+#: ask the embedding server.
+_NEW_TEXTS = 0.05
 #: The names of fields that only poison has, and only what a store is to refuse.
 POISON_MARK = "chaos_poison"
 REFUSED_MARK = "chaos_refused"
@@ -159,6 +162,8 @@ class Load:
             fields["item_id"] = f"item-{self._skewed(self._items)}"
         if shape > 0.5:
             fields["text"] = f"{random.choice(_STYLES)} {random.choice(_COLOURS)} {random.choice(_THINGS)}"
+            if random.random() < _NEW_TEXTS:
+                fields["text"] += f" {random.randrange(10**9)}"
         if random.random() < 0.5:
             fields["campaign_id"] = f"campaign-{random.randrange(8)}"
         if random.random() < 0.3:

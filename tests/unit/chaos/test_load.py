@@ -58,3 +58,14 @@ def test_events_are_late_and_their_contents_change() -> None:
     assert {(True, False), (False, True)} <= {(bool(a.text), bool(b.text)) for a, b in pairs}
     assert {(True, False), (False, True)} <= {(bool(a.item_id), bool(b.item_id)) for a, b in pairs}
     assert any(a.version == b.version and a.digest != b.digest for a, b in pairs)
+
+
+def test_texts_never_run_out() -> None:
+    """Every 1,000 messages bring new texts, so that each batch has something to embed."""
+    load = Load(7, shards=2)
+    seen: set[str] = set()
+    for _ in range(10):
+        values = [message.value for message in load.take(1_000, NOW)]
+        texts = {event.text for value in values if isinstance(event := read_message(value, NOW_MS), ExpectedEvent)}
+        assert len(texts - seen) > 5
+        seen |= {text for text in texts if text is not None}
