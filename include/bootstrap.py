@@ -7,7 +7,7 @@ inside the functions, so that a task pays only for what it uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from include.pipeline.precompute import PrecomputePorts
     from include.pipeline.redrive import RedrivePorts
     from include.pipeline.replay import ReplayPorts
+    from include.pipeline.settle import SettlePorts
     from include.pipeline.stage import StagePorts
     from include.pipeline.upsert import UpsertPorts
     from include.ports import BatchStore, Engagement, Sink, Validator
@@ -209,7 +210,7 @@ def open_stage_ports(settings: Settings) -> Iterator[StagePorts]:
     with (
         closing(open_source(settings)) as source,
         closing(open_dead_letters(settings)) as dead_letters,
-        closing(_open_pipeline_warehouse(settings)) as warehouse,
+        closing(open_pipeline_warehouse(settings)) as warehouse,
     ):
         yield StagePorts(
             source=source,
@@ -233,7 +234,7 @@ def open_embed_ports(settings: Settings) -> Iterator[EmbedPorts]:
     """What ``pipeline.embed`` needs."""
     from include.pipeline.embed import EmbedPorts
 
-    with closing(open_embedder(settings)) as embedder, closing(_open_pipeline_warehouse(settings)) as warehouse:
+    with closing(open_embedder(settings)) as embedder, closing(open_pipeline_warehouse(settings)) as warehouse:
         yield EmbedPorts(open_files(settings), embedder, warehouse.text_vectors)
 
 
@@ -242,10 +243,13 @@ def open_upsert_ports(sink_name: str, settings: Settings) -> Iterator[UpsertPort
     """What ``pipeline.upsert`` needs for one sink."""
     from include.pipeline.upsert import UpsertPorts
 
-    with closing(open_sink(sink_name, settings)) as sink, closing(_open_pipeline_warehouse(settings)) as warehouse:
+    with closing(open_sink(sink_name, settings)) as sink, closing(open_pipeline_warehouse(settings)) as warehouse:
         generation = settings.embed.generation if get_sink_spec(sink_name).needs_vectors else None
         percent = settings.pipeline.max_reject_percent
-        yield UpsertPorts(open_files(settings), sink, generation, warehouse.ledger, percent)
+        spec = get_sink_spec(sink_name)
+        settled = [(sink, spec.needs_vectors)]
+        settle = None if spec.needs is None else _settle_ports(warehouse, settings, settled)
+        yield UpsertPorts(open_files(settings), sink, generation, warehouse.ledger, percent, settle)
 
 
 @contextmanager
@@ -253,8 +257,30 @@ def open_commit_ports(settings: Settings) -> Iterator[CommitPorts]:
     """What ``pipeline.commit`` needs."""
     from include.pipeline.commit import CommitPorts
 
-    with closing(open_source(settings)) as source, closing(_open_pipeline_warehouse(settings)) as warehouse:
-        yield CommitPorts(warehouse.ledger, source, open_files(settings))
+    with closing(open_source(settings)) as source, closing(open_pipeline_warehouse(settings)) as warehouse:
+        yield CommitPorts(
+            warehouse.ledger, source, open_files(settings), lambda: _open_settle_ports(warehouse, settings)
+        )
+
+
+@contextmanager
+def _open_settle_ports(warehouse: Warehouse | MemoryWarehouse, settings: Settings) -> Iterator[SettlePorts]:
+    """Every sink that does not store every event."""
+    with ExitStack() as stack:
+        sinks = [
+            (stack.enter_context(closing(open_sink(name, settings))), spec.needs_vectors)
+            for name, spec in SINKS.items()
+            if spec.needs is not None
+        ]
+        yield _settle_ports(warehouse, settings, sinks)
+
+
+def _settle_ports(
+    warehouse: Warehouse | MemoryWarehouse, settings: Settings, sinks: Sequence[tuple[Sink, bool]]
+) -> SettlePorts:
+    from include.pipeline.settle import SettlePorts
+
+    return SettlePorts(warehouse.stored_versions, warehouse.text_vectors, settings.embed.generation, sinks)
 
 
 @contextmanager
@@ -298,7 +324,7 @@ def _open_publisher(settings: Settings) -> Publisher | MemoryPublisher:
 @contextmanager
 def open_aggregate_port(settings: Settings) -> Iterator[Engagement]:
     """What ``pipeline.aggregate`` needs."""
-    with closing(_open_pipeline_warehouse(settings)) as warehouse:
+    with closing(open_pipeline_warehouse(settings)) as warehouse:
         yield warehouse.engagement
 
 
@@ -308,7 +334,7 @@ def open_precompute_ports(settings: Settings) -> Iterator[PrecomputePorts]:
     from include.pipeline.precompute import PrecomputePorts
 
     with (
-        closing(_open_pipeline_warehouse(settings)) as warehouse,
+        closing(open_pipeline_warehouse(settings)) as warehouse,
         closing(_open_profiles(settings)) as profiles,
         closing(_open_graph(settings)) as graph,
         closing(open_lists(settings)) as lists,
@@ -325,7 +351,7 @@ def open_precompute_ports(settings: Settings) -> Iterator[PrecomputePorts]:
         )
 
 
-def _open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:
+def open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:
     if memory := _memory_servers(settings.warehouse.dsn):
         return memory.warehouse
     return open_warehouse(settings)

@@ -152,6 +152,15 @@ class Ledger(Protocol):
 
     def read_refused(self, ref: BatchRef) -> Sequence[Refusal]: ...
     def commit(self, ref: BatchRef) -> None: ...
+    def is_current(self, ref: BatchRef) -> bool:
+        """Whether ``ref`` is the last claim of its batch, and not committed."""
+
+    def needs_settling(self, ref: BatchRef) -> bool:
+        """Whether another run may have written events of this batch since it was claimed; False once it is committed.
+
+        True for a range; and for a live batch beside a range, or if it or the one before was claimed more than once.
+        """
+
     def find_open(self, topic: str) -> Sequence[BatchRef]:
         """The batches that are claimed and not committed."""
 

@@ -13,6 +13,7 @@ from include.domain.reasons import refused_by
 from include.domain.refusal import Refusal, refusals_of
 from include.errors import PermanentError, RefusedError, RefusedEventsError
 from include.pipeline.files import events_file, vectors_file
+from include.pipeline.settle import SettlePorts, settle
 from include.ports import BatchStore, Ledger, Sink
 
 #: So many events of a batch may be refused whatever their share.
@@ -31,6 +32,8 @@ class UpsertPorts:
     generation: Generation | None
     ledger: Ledger
     max_refused_percent: int = 5
+    #: For a sink that does not store every event.
+    settle: SettlePorts | None = None
 
 
 def upsert(ref: BatchRef, ports: UpsertPorts) -> int:
@@ -42,10 +45,14 @@ def upsert(ref: BatchRef, ports: UpsertPorts) -> int:
     """
     batch = _read_batch(ref, ports)
     try:
-        return ports.sink.upsert(batch)
+        stored = ports.sink.upsert(batch)
     except RefusedError as error:
         _record_refused(batch, ports, str(error))
         raise
+    if ports.settle is not None and not ports.ledger.is_current(ref):
+        # This run was taken for dead, and later runs may have been faster.
+        settle(ref, batch.events, ports.settle)
+    return stored
 
 
 def _read_batch(ref: BatchRef, ports: UpsertPorts) -> StagedBatch:

@@ -37,6 +37,9 @@ class MemoryBatch:
     staged: tuple[int, StageCounts] | None = None
     refused: list[Refusal] = field(default_factory=list)
     is_committed: bool = False
+    #: Numbers that only order claims and commits.
+    claimed_at: int = 0
+    committed_at: int = 0
 
 
 @dataclass

@@ -55,10 +55,11 @@ class MemoryLedger:
     def claim_range(self, ref: BatchRef) -> BatchRef:
         earlier = self._tables.batches.get(ref.batch_id)
         claimed = msgspec.structs.replace(ref, epoch=1 if earlier is None else earlier.ref.epoch + 1)
+        now = next(self._tables.marks)
         if earlier is None:
-            self._tables.batches[ref.batch_id] = MemoryBatch(claimed)
+            self._tables.batches[ref.batch_id] = MemoryBatch(claimed, claimed_at=now)
         else:
-            self._tables.batches[ref.batch_id] = MemoryBatch(claimed, earlier.staged, earlier.refused)
+            self._tables.batches[ref.batch_id] = MemoryBatch(claimed, earlier.staged, earlier.refused, claimed_at=now)
         return claimed
 
     def shorten(self, ref: BatchRef, end: int) -> BatchRef:
@@ -68,7 +69,7 @@ class MemoryLedger:
         del self._tables.batches[ref.batch_id]
         if ref.mode == BatchMode.RANGE:
             return self.claim_range(shortened)
-        self._tables.batches[shortened.batch_id] = MemoryBatch(shortened)
+        self._tables.batches[shortened.batch_id] = MemoryBatch(shortened, claimed_at=next(self._tables.marks))
         return shortened
 
     def read_staged(self, ref: BatchRef) -> tuple[int, StageCounts] | None:
@@ -97,9 +98,28 @@ class MemoryLedger:
 
     def commit(self, ref: BatchRef) -> None:
         batch = self._tables.require_claim(ref)
-        batch.is_committed = True
+        batch.is_committed, batch.committed_at = True, next(self._tables.marks)
         batch.refused.clear()
         self._tables.release_changed_users(ref.batch_id)
+
+    def is_current(self, ref: BatchRef) -> bool:
+        batch = self._tables.batches.get(ref.batch_id)
+        return batch is not None and batch.ref.epoch == ref.epoch and not batch.is_committed
+
+    def needs_settling(self, ref: BatchRef) -> bool:
+        if not self.is_current(ref):
+            return False
+        own = self._tables.batches[ref.batch_id]
+        return (
+            ref.mode == BatchMode.RANGE
+            or ref.epoch > 1
+            or any(
+                (other.ref.mode == BatchMode.RANGE and (not other.is_committed or other.committed_at > own.claimed_at))
+                or (other.ref.mode == BatchMode.LIVE and other.ref.end == ref.start and other.ref.epoch > 1)
+                for other in self._tables.batches.values()
+                if (other.ref.topic, other.ref.shard) == (ref.topic, ref.shard)
+            )
+        )
 
     def find_open(self, topic: str) -> Sequence[BatchRef]:
         return [each.ref for each in self._tables.batches.values() if each.ref.topic == topic and not each.is_committed]

@@ -249,3 +249,46 @@ def test_recent_messages_are_counted_backwards(ledger: Ledger) -> None:
     assert ledger.count_recent(current, 10) == (10, 1)
     assert ledger.count_recent(current, 11) == (20, 3)
     assert ledger.count_recent(current, 1_000) == (30, 6)
+
+
+def test_only_the_last_open_claim_is_current(ledger: Ledger) -> None:
+    """A claim is current until it is claimed again, or committed; what was never claimed is not."""
+    first = claim(ledger, Offsets(0, 10))
+    assert ledger.is_current(first)
+    again = claim(ledger, Offsets(0, 10))
+    assert (ledger.is_current(first), ledger.is_current(again)) == (False, True)
+    ledger.commit(again)
+    assert not ledger.is_current(again)
+    assert not ledger.is_current(BatchRef("events", 3, 0, 5, epoch=1))
+
+
+def test_an_undisturbed_live_batch_needs_no_settling(ledger: Ledger) -> None:
+    """Nor does one beside a range that ended before, or of another shard or topic, nor a committed one."""
+    for topic, shard in (("events", 0), ("events", 1), ("other", 0)):
+        earlier = ledger.claim_range(BatchRef(topic, shard, 0, 3, BatchMode.RANGE))
+        if (topic, shard) == ("events", 0):
+            ledger.commit(earlier)
+    for offsets in (Offsets(0, 5), Offsets(0, 10)):
+        ref = claim(ledger, offsets)
+        assert not ledger.needs_settling(ref)
+        ledger.commit(ref)
+        assert not ledger.needs_settling(ref)
+
+
+def test_runs_that_may_have_met_another_need_settling(ledger: Ledger) -> None:
+    """Every range; a live batch beside one that is open or ended since; a batch claimed twice, and the next one."""
+    opened = ledger.claim_range(BatchRef("events", 0, 0, 3, BatchMode.RANGE))
+    assert ledger.needs_settling(opened)
+    live = claim(ledger, Offsets(0, 5))
+    assert ledger.needs_settling(live)
+    ledger.commit(opened)
+    assert not ledger.needs_settling(opened)
+    assert ledger.needs_settling(live)
+    ledger.commit(live)
+    twice = [claim(ledger, Offsets(0, 10)) for _ in range(2)][-1]
+    assert ledger.needs_settling(twice)
+    ledger.commit(twice)
+    following = claim(ledger, Offsets(0, 15))
+    assert ledger.needs_settling(following)
+    ledger.commit(following)
+    assert not ledger.needs_settling(claim(ledger, Offsets(0, 20)))

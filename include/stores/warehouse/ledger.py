@@ -94,6 +94,13 @@ class WarehouseLedger:
                 transaction.execute(SQL["set_committed_end"], _parameters(ref))
             transaction.execute(SQL["release_changed_users"], {"batch": ref.batch_id})
 
+    def is_current(self, ref: BatchRef) -> bool:
+        return bool(self._database.query(SQL["is_current"], _parameters(ref)))
+
+    def needs_settling(self, ref: BatchRef) -> bool:
+        rows = self._database.query(SQL["needs_settling"], _parameters(ref))
+        return bool(rows and rows[0][0])
+
     def find_open(self, topic: str) -> Sequence[BatchRef]:
         rows = self._database.query(SQL["open_batches"], {"topic": topic})
         return [BatchRef(topic, shard, start, end, BatchMode(mode), epoch) for shard, start, end, mode, epoch in rows]

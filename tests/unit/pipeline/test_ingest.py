@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from include.errors import PermanentError, StagedBatchMissingError, StaleClaimEr
 from include.pipeline.commit import CommitPorts, commit
 from include.pipeline.embed import EmbedPorts, embed
 from include.pipeline.files import events_file, vectors_file
+from include.pipeline.settle import SettlePorts
 from include.pipeline.stage import StagePorts, claim, stage
 from include.pipeline.upsert import UpsertPorts, upsert
 from include.sinks.memory import MemorySink
@@ -99,7 +101,8 @@ class Pipeline:
         return upsert(ref, UpsertPorts(self.files, sink, None, self.ledger))
 
     def commit(self, ref: BatchRef) -> None:
-        commit(ref, CommitPorts(self.ledger, self.source, self.files))
+        settle = SettlePorts(self.warehouse.stored_versions, self.warehouse.text_vectors, self.embedder.generation, [])
+        commit(ref, CommitPorts(self.ledger, self.source, self.files, lambda: nullcontext(settle)))
 
     def run(self, limit: int = 1000) -> StageCounts | None:
         """One live run from claim to commit; None when there was nothing to read."""
@@ -161,6 +164,7 @@ def test_nothing_moves_before_commit(pipeline: Pipeline) -> None:
     assert msgspec.structs.replace(pipeline.claim(10), epoch=ref.epoch) == ref
     assert counts.valid == len(pipeline.tables.events) == 2
     ref = pipeline.claim(10)
+    pipeline.stage(ref)
     for _ in range(2):
         pipeline.commit(ref)
     assert pipeline.source.read_committed_offset(0) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from tests.unit.pipeline.histories import (
     payload,
     perform,
     valid_events,
+    winning_digests,
 )
 
 #: An event loses its text, then its item.
@@ -70,8 +72,38 @@ def test_drained_runs_leave_the_winners_everywhere(messages: list[bytes], steps:
 @example(_LOSES_ITEM, _BACKFILL_IS_LATE)
 @given(MESSAGES, OVERLAPPING_STEPS)
 def test_a_replay_cures_what_late_writes_left(messages: list[bytes], steps: list[Step]) -> None:
-    """A backfill beside a live run, or a task that wakes up late, may leave a losing content, but never for ever."""
+    """A backfill that dies beside a live run may leave a losing content, but never for ever."""
     check_overlapping(messages, steps)
+
+
+#: Range runs and tasks that write the first content after a live run has written the second.
+_LATE = {
+    "a backfill finishes after a live run": [
+        *(Publish(), Start(), Finish(), Start(range=(0, 1))),
+        *(Publish(), Start(), Finish(), Finish(1)),
+    ],
+    "a backfill finishes within a live run": [
+        *(Publish(), Start(), Finish(), Start(range=(0, 1))),
+        *(Publish(), Start(), _TO_GRAPH, Finish(1), Finish()),
+    ],
+    "a task wakes up after the next batch": [
+        *(Publish(), Start(), Start(), Finish()),
+        *(Publish(), Start(), Finish(), Write(2, ("milvus", "neo4j"))),
+    ],
+    "a task wakes up within the next batch": [
+        *(Publish(), Start(), Start(), Finish()),
+        *(Publish(), Start(), _TO_GRAPH, Write(2, ("milvus", "neo4j")), Finish()),
+    ],
+}
+
+
+@pytest.mark.parametrize("messages", [_LOSES_TEXT, _LOSES_ITEM], ids=["loses its text", "loses its item"])
+@pytest.mark.parametrize("steps", _LATE.values(), ids=_LATE.keys())
+def test_late_runs_settle_what_they_leave(messages: list[bytes], steps: list[Step]) -> None:
+    """A run that writes a losing content last removes it, or the run of the winner does: without any replay."""
+    pipeline = perform(messages, steps)
+    pipeline.drain()
+    assert pipeline.digests() == winning_digests(messages)
 
 
 @settings(deadline=None, max_examples=50)  # a busy machine is not a failure

@@ -17,7 +17,7 @@ from include.memory_servers import MemoryServers, memory_servers
 from include.pipeline.commit import commit
 from include.pipeline.embed import embed
 from include.pipeline.replay import Bound, ReplayPorts, ReplayPosition, ShardRange, plan, replay
-from include.pipeline.stage import StageLimits, claim_and_stage
+from include.pipeline.stage import StageLimits, claim_and_stage, stage
 from include.pipeline.upsert import UpsertPorts, upsert
 from include.settings import EnvironmentSettings
 from include.sources.memory import MemorySource
@@ -146,10 +146,11 @@ def test_a_live_batch_may_be_claimed_meanwhile(shard: Shard) -> None:
     """A replay neither takes nor moves the claim of a live run of its shard."""
     shard.servers.source.append(0, b"u", b"{}", 2_000_000_000_100)
     live = shard.ports.stage.ledger.claim("events", 0, shard.servers.source.read_offsets(0), 100)
+    assert live == BatchRef("events", 0, 10, 11, BatchMode.LIVE, epoch=1)
+    stage(live, shard.ports.stage)
     shard.replay(ShardRange(0, 0, 11))
     assert shard.servers.source.read_committed_offset(0) == 10
     assert shard.ports.stage.ledger.read_staged(BatchRef("events", 0, 8, 11, BatchMode.RANGE)) is not None
-    assert live == BatchRef("events", 0, 10, 11, BatchMode.LIVE, epoch=1)
     commit(live, shard.ports.commit)
     assert shard.ports.stage.ledger.read_position("events", 0) == 11
 

@@ -49,6 +49,25 @@ SELECT epoch FROM pipeline.batches
 WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
 FOR SHARE
 
+-- name: is_current
+SELECT FROM pipeline.batches
+WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
+  AND epoch = %(epoch)s AND committed_at IS NULL
+
+-- name: needs_settling
+-- A range that was given up long ago has nothing more to write.
+SELECT batches.mode = 'range' OR batches.epoch > 1 OR EXISTS (
+    SELECT FROM pipeline.batches AS others
+    WHERE others.topic = batches.topic AND others.shard = batches.shard AND (
+        others.mode = 'range' AND (
+            others.committed_at >= batches.claimed_at
+            OR others.committed_at IS NULL AND others.claimed_at > now() - interval '1 day')
+        OR others.mode = 'live' AND others.end_offset = batches.start_offset AND others.epoch > 1)
+)
+FROM pipeline.batches
+WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
+  AND epoch = %(epoch)s AND committed_at IS NULL
+
 -- name: read_staged
 SELECT staged_epoch, delivered, valid, dropped, dead_letters, warnings FROM pipeline.batches
 WHERE topic = %(topic)s AND shard = %(shard)s AND start_offset = %(start)s AND end_offset = %(end)s AND mode = %(mode)s
