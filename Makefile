@@ -102,14 +102,21 @@ histories: setup ## Check 100,000 random histories of a shard in memory (COUNT=n
 chaos: setup ## Check that no fault loses or doubles an event, on a stack of its own (SECONDS=900, SEED=n)
 	@$(PYTHON) -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: quality
+quality: setup ## Compare the learned ranking with its peers (EVENTS=file CUT=date|leave-last-20%|random-20%:seed)
+	@if [ -z "$(EVENTS)" ] || [ -z "$(CUT)" ]; then \
+		echo "error: say what to rank: make quality EVENTS=events.jsonl.gz CUT=2011-10-01" >&2; exit 2; fi
+	@$(PYTHON) -m scripts.run_uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements-quality.txt
+	@$(PYTHON) -m tests.quality --events "$(EVENTS)" --cut "$(CUT)"
+
 .PHONY: new-sink
 new-sink: setup ## Write a new sink and its test from a template (NAME=search)
 	@if [ -z "$(NAME)" ]; then echo "error: name the sink: make new-sink NAME=search" >&2; exit 2; fi
 	@$(PYTHON) scripts/new_sink.py "$(NAME)"
 
 .PHONY: requirements
-requirements: setup ## Compile requirements.txt and requirements-audit.txt from their .in files
-	@for name in requirements requirements-audit; do \
+requirements: setup ## Compile requirements*.txt from their .in files
+	@for name in requirements requirements-audit requirements-quality; do \
 		$(PYTHON) -m scripts.run_uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command "make requirements" $$name.in -o $$name.txt \
 			|| exit 1; \

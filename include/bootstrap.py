@@ -345,6 +345,8 @@ def open_precompute_ports(settings: Settings) -> Iterator[PrecomputePorts]:
             text_vectors=warehouse.text_vectors,
             profiles=profiles,
             graph=graph,
+            log=warehouse.engagement_log,
+            models=warehouse.models,
             lists=lists,
             files=open_files(settings),
             generation=settings.embed.generation,

@@ -18,6 +18,7 @@ from include.domain.generation import Generation
 from include.domain.mark import Mark
 from include.domain.offsets import Offsets, TopicDescription
 from include.domain.ranking import Engagements
+from include.domain.ranking_model import RankingModel
 from include.domain.refusal import Refusal
 from include.domain.validation import Verdict
 
@@ -248,6 +249,40 @@ class Engagement(Protocol):
     def clear_hours(self, marks: Sequence[Mark]) -> None: ...
     def rank_popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
         """Items by engagement decayed to ``as_of``, best first, ties by id."""
+
+
+class EngagementLog(Protocol):
+    """Every stored event with an item, for training."""
+
+    def count(self) -> int: ...
+    def scan(self) -> Iterator[pa.Table]:
+        """(user_id, item_id, kind, occurred_at in ms since 1970), in any order, in chunks of bounded size."""
+
+    def summarise_items(self, as_of_ms: int, half_lives: Sequence[float | None]) -> pa.Table:
+        """(item_id, first_at, scores), by item id; ``first_at``: the time of the first engagement, in ms since 1970.
+
+        ``scores``: for each half-life in days the sum over users of the greatest weight of their engagements with the
+        item, decayed since the first one.
+        """
+
+
+class RankingModels(Protocol):
+    """Trained rankings. The one that was promoted last is in service."""
+
+    def add(self, model: RankingModel) -> None:
+        """Store a model; one that is stored already stays as it is."""
+
+    def promote(self, version: str, now_ms: int) -> None:
+        """Put a stored model into service. Raises ``ConfigurationError`` for an unknown version."""
+
+    def read_current(self) -> RankingModel | None:
+        """The model in service; None before the first."""
+
+    def find(self) -> Sequence[RankingModel]:
+        """Every stored model, the last trained first."""
+
+    def drop(self, version: str) -> None:
+        """Forget a model; an unknown version changes nothing."""
 
 
 class UserActivity(Protocol):

@@ -127,6 +127,7 @@ class PipelineSettings:
 
     A shard stops when more than ``max_reject_percent`` of its last ``reject_window`` messages or more are rejected.
     ``active_days`` None refreshes the list of every user; ``list_ttl_s`` is how long a list lives, in seconds.
+    A ranking is trained every ``train_every_days``, once there are ``train_min_engagements`` events with an item.
     ``keep_*_days`` is when ``maintain`` deletes what is no longer needed; 0 keeps it for ever.
     """
 
@@ -140,6 +141,8 @@ class PipelineSettings:
     list_ttl_s: int = 900
     active_days: int | None = 30
     users_per_chunk: int = 2_000
+    train_every_days: int = 7
+    train_min_engagements: int = 10_000
     keep_events_days: int = 0
     keep_batches_days: int = 90
     keep_failed_days: int = 7
@@ -283,6 +286,10 @@ def pipeline_settings(values: Mapping[str, object]) -> PipelineSettings:
         list_ttl_s=60 * parser.integer("list_ttl_minutes", default.list_ttl_s // 60, 5, 15),
         active_days=None if everyone else parser.integer("active_days", 30, 1, 36_500, alternative="all"),
         users_per_chunk=parser.integer("users_per_chunk", default.users_per_chunk, 1, 100_000),
+        train_every_days=parser.integer("train_every_days", default.train_every_days, 1, 365),
+        train_min_engagements=parser.integer(
+            "train_min_engagements", default.train_min_engagements, 1_000, 1_000_000_000
+        ),
         keep_events_days=parser.integer("keep_events_days", default.keep_events_days, 0, 36_500),
         keep_batches_days=parser.integer("keep_batches_days", default.keep_batches_days, 0, 36_500),
         keep_failed_days=parser.integer("keep_failed_days", default.keep_failed_days, 0, 36_500),

@@ -31,6 +31,7 @@ _MODULES = (
     "include.pipeline.embed",
     "include.pipeline.precompute",
     "include.pipeline.replay",
+    "include.pipeline.settle",
     "include.pipeline.stage",
     "include.pipeline.upsert",
     "include.sources.kafka",

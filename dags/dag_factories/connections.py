@@ -38,7 +38,7 @@ EMBED = "embed_default"
 #: Read from Airflow's variables with the prefix millrace_; a missing one takes the default of PipelineSettings.
 _VARIABLES = (
     "batch_size", "batch_bytes", "max_reject_percent", "reject_window",
-    "as_of", "list_ttl_minutes", "active_days", "users_per_chunk",
+    "as_of", "list_ttl_minutes", "active_days", "users_per_chunk", "train_every_days", "train_min_engagements",
     "keep_events_days", "keep_batches_days", "keep_failed_days", "keep_text_vectors_days", "keep_dead_letters_days",
 )  # fmt: skip
 #: Needed while a DAG is parsed, and therefore read from the environment of Airflow's processes.

@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from include.cli import batches, dead_letters, maintain, rebuild, reconcile, topics
+from include.cli import batches, dead_letters, maintain, ranking, rebuild, reconcile, topics
 from include.cli.command import Commands
 from include.errors import MillraceError
 from include.settings import EnvironmentSettings
 
-_GROUPS = (dead_letters, batches, topics, reconcile, rebuild, maintain)
+_GROUPS = (dead_letters, batches, topics, reconcile, rebuild, maintain, ranking)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

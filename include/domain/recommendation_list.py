@@ -17,8 +17,10 @@ VERSION_BYTES = 8
 #: The most characters of an item's text that a list repeats: a text of 5 KB times 60 items would be 300 KB per user.
 MAX_TEXT = 200
 
-type ListSource = Literal["similar_users", "popular"]
-type ItemSource = Literal["similar_users", "popular"]
+#: A ``learned`` list comes from the trained ranking; before the first training, lists come from ``similar_users``.
+type ListSource = Literal["learned", "similar_users", "popular"]
+#: What speaks most for an item; ``new``: only that nobody has engaged with it yet.
+type ItemSource = Literal["similar_items", "similar_users", "similar_texts", "popular", "new"]
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, array_like=True):

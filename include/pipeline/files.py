@@ -45,3 +45,18 @@ def run_folder(run: str) -> str:
 def published_file(run: str) -> str:
     """How many lists a precompute run has published: (lists)."""
     return f"{RUNS_FOLDER}published/{run}.arrow"
+
+
+def model_folder(version: str) -> str:
+    """All files of one trained ranking."""
+    return f"ranking/{version}/"
+
+
+def model_file(version: str, name: str) -> str:
+    """One of the tables of ``include.ranking.tables``."""
+    return f"{model_folder(version)}{name}.arrow"
+
+
+def items_file(run: str) -> str:
+    """The items that a precompute run ranks: (item_id, first_at, scores, vector)."""
+    return f"{run_folder(run)}items.arrow"

@@ -22,11 +22,22 @@ from include.domain import ranking
 from include.domain.generation import Generation
 from include.domain.identity import digest
 from include.domain.mark import Mark
-from include.domain.recommendation_list import MAX_ITEMS, pack
+from include.domain.recommendation_list import MAX_ITEMS, RecommendationList, pack
 from include.errors import PermanentError, StagedBatchMissingError
 from include.pipeline.files import RUNS_FOLDER, published_file, run_folder
-from include.pipeline.lists import MIN_TTL_S, ListBuilder, list_ttl_s
-from include.ports import BatchStore, Engagement, Graph, Lists, Profiles, TextVectors, UserActivity
+from include.pipeline.learned import LearnedRanking, write_items
+from include.pipeline.lists import MIN_TTL_S, ListBuilder, find_own_items, list_ttl_s, similar_choices
+from include.ports import (
+    BatchStore,
+    Engagement,
+    EngagementLog,
+    Graph,
+    Lists,
+    Profiles,
+    RankingModels,
+    TextVectors,
+    UserActivity,
+)
 from include.settings import PipelineSettings
 
 #: A list is rebuilt when less than this is left of its TTL, because it would not outlast the next run.
@@ -45,7 +56,7 @@ POPULAR_TTL_S = 24 * 3600
 
 class RunRef(msgspec.Struct, frozen=True):
     """One precompute run: its name, its time and the time that recency counts from (ms since 1970), the generation of
-    its profiles and lists, and the number of chunks.
+    its profiles and lists, the number of chunks, and the version of the trained ranking, empty before the first.
     """
 
     run: str
@@ -53,6 +64,7 @@ class RunRef(msgspec.Struct, frozen=True):
     as_of: int
     generation: str
     chunks: int
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class PrecomputePorts:
     text_vectors: TextVectors
     profiles: Profiles
     graph: Graph
+    log: EngagementLog
+    models: RankingModels
     lists: Lists
     files: BatchStore
     generation: Generation
@@ -94,7 +108,10 @@ def select_users(run_id: str, settings: PipelineSettings, ports: PrecomputePorts
     for index, chunk in enumerate(chunks):
         table = pa.table({"user_id": chunk, "changed": [user in changed for user in chunk]})
         ports.files.write(f"{folder}users-{index:05d}.arrow", table)
-    return RunRef(run, now_ms, as_of, ports.generation.name, len(chunks))
+    model = ports.models.read_current()
+    if model is not None:
+        write_items(run, model.version, as_of, ports)
+    return RunRef(run, now_ms, as_of, ports.generation.name, len(chunks), "" if model is None else model.version)
 
 
 def _check_generation(ref: RunRef, ports: PrecomputePorts) -> None:
@@ -165,15 +182,34 @@ def recommend(ref: RunRef, chunk: int, ports: PrecomputePorts) -> int:
     _check_generation(ref, ports)
     folder = run_folder(ref.run)
     users: list[str] = ports.files.read(f"{folder}users-{chunk:05d}.arrow")["user_id"].to_pylist()
+    builder = ListBuilder(ports.activity, _read_popular(ports.files, ref), ref.computed_at)
+    lists = _build_learned(users, ref, builder, ports) if ref.model else _build_similar(users, ref, builder, ports)
+    packed = pa.array([pack(recommendations) for recommendations in lists], type=pa.binary())
+    ports.files.write(f"{folder}lists-{chunk:05d}.arrow", pa.table({"user_id": users, "packed": packed}))
+    return len(users)
+
+
+def _build_learned(
+    users: Sequence[str], ref: RunRef, builder: ListBuilder, ports: PrecomputePorts
+) -> list[RecommendationList]:
+    ranking = LearnedRanking.load(ref.model, ref.run, ref.as_of, ref.generation, ports.files)
+    engagements = ports.graph.read_engagements(users, ITEMS_PER_USER)
+    own = find_own_items(users, engagements)
+    profiles = ports.profiles.get([user for user in users if user not in own])
+    choices = ranking.choose(users, engagements, profiles, MAX_ITEMS)
+    return builder.build_lists(users, choices, own, learned=True)
+
+
+def _build_similar(
+    users: Sequence[str], ref: RunRef, builder: ListBuilder, ports: PrecomputePorts
+) -> list[RecommendationList]:
+    """By similar texts, before the first training."""
     neighbours = _find_neighbours(users, ports.profiles)
     others = {other for row in neighbours for other, _ in row}
     engagements = ports.graph.read_engagements(sorted(others.union(users)), ITEMS_PER_USER)
     ranked = ranking.rank(users, neighbours, engagements, ref.as_of, MAX_ITEMS)
-    builder = ListBuilder(ports.activity, _read_popular(ports.files, ref), ref.computed_at)
-    lists = builder.build_lists(users, ranked, engagements)
-    packed = pa.array([pack(recommendations) for recommendations in lists], type=pa.binary())
-    ports.files.write(f"{folder}lists-{chunk:05d}.arrow", pa.table({"user_id": users, "packed": packed}))
-    return len(users)
+    choices = similar_choices(ranked, engagements)
+    return builder.build_lists(users, choices, find_own_items(users, engagements), learned=False)
 
 
 def _find_neighbours(users: Sequence[str], profiles: Profiles) -> list[list[tuple[str, float]]]:

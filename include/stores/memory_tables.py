@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from include.domain.batch import BatchRef, StageCounts
 from include.domain.precedence import Precedence
+from include.domain.ranking_model import RankingModel
 from include.domain.refusal import Refusal
 from include.errors import StaleClaimError
 
@@ -54,6 +55,7 @@ class MemoryTables:
     centres: dict[str, tuple[int, np.ndarray]] = field(default_factory=dict)
     touched_hours: dict[str, int] = field(default_factory=dict)
     changed_users: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    models: dict[str, RankingModel] = field(default_factory=dict)
     marks: Iterator[int] = field(default_factory=lambda: count(1))
     #: Nothing in memory gets old; tests set it.
     cut_ms: int = 0

@@ -22,6 +22,7 @@ from include.domain.precedence import StoredVersion, compare_versions
 from include.domain.ranking import DAY_MS, MAX_HALF_LIVES, kind_weight
 from include.domain.refusal import Refusal
 from include.errors import ConfigurationError, StaleClaimError
+from include.stores.memory_ranking import MemoryEngagementLog, MemoryRankingModels
 from include.stores.memory_tables import (
     HOUR_MS,
     EngagementKey,
@@ -369,6 +370,8 @@ class MemoryWarehouse:
         self.engagement = MemoryEngagement(self.tables)
         self.activity = MemoryUserActivity(self.tables)
         self.expiry = MemoryExpiry()
+        self.engagement_log = MemoryEngagementLog(self.tables)
+        self.models = MemoryRankingModels(self.tables)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -19,7 +19,7 @@ from .conftest import PROJECT
 
 SHARDS = 5
 INGEST = [f"ingest_shard_{shard:03d}" for shard in range(SHARDS)]
-OTHERS = ["aggregate_engagement", "precompute_recommendations", "reconcile", "replay", "maintain"]
+OTHERS = ["aggregate_engagement", "precompute_recommendations", "reconcile", "replay", "maintain", "train_ranking"]
 
 
 def edges(dag: Any) -> set[tuple[str, str]]:
@@ -127,7 +127,7 @@ def test_parsing_imports_no_driver() -> None:
     ]
     program = (
         "import sys; import airflow.sdk; before = set(sys.modules)\n"
-        "import ingest, aggregate, precompute, reconcile, replay, maintain\n"
+        "import ingest, aggregate, precompute, reconcile, replay, maintain, train_ranking\n"
         f"print([name for name in {heavy!r} if name in set(sys.modules) - before])"
     )
     path = {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'dags'}:{PROJECT / 'plugins'}"}

@@ -196,3 +196,39 @@ def test_an_embedding_outage_delays_only_milvus(system: System, initial: StoreCo
     wait_for("the event in Milvus", lambda: system.stores_with(new_event) == {*others, "milvus"})
     system.wait_until_quiesced()
     assert system.committed_offsets() != offsets
+
+
+def test_a_trained_ranking_serves_the_next_lists(system: System, initial: StoreContents) -> None:
+    """A ranking that its DAG has trained makes the next lists; their reasons name items that the user really has."""
+    assert initial
+    others = {f"other {number} {ODD}": _make_purchases(number) for number in range(60)}
+    system.publish(others, NOW)
+    system.wait_until_quiesced()
+    assert system.trigger_and_wait("train_ranking", {}) == "success"
+    user = f"other 3 {ODD}"
+    system.publish({user: [_make_purchase(user, "last", ITEMS[1])]}, NOW)
+    system.wait_until_quiesced()
+    response = system.fetch_recommendations(user)
+    own = {json.loads(payload)["text"] for payload in others[user]} | {TEXTS[1]}
+    assert response["source"] == "learned"
+    assert response["items"]
+    assert not {item["text"] for item in response["items"]} & own
+    reasons = [item["reason"] for item in response["items"] if item["source"] == "similar_items"]
+    assert all(reason.removeprefix("because you chose ") in own for reason in reasons)
+
+
+def _make_purchases(number: int) -> list[bytes]:
+    """Five purchases of one group of items."""
+    user = f"other {number} {ODD}"
+    items = [ITEMS[(number % 2 + 2 * step + 2 * number) % len(ITEMS)] for step in range(5)]
+    return [_make_purchase(user, str(step), item) for step, item in enumerate(items)]
+
+
+def _make_purchase(user: str, message: str, item: str) -> bytes:
+    fields = {
+        "kind": "purchase",
+        "occurred_at": PUBLISHED.isoformat(),
+        "item_id": item,
+        "text": TEXTS[ITEMS.index(item)],
+    }
+    return json.dumps({"user_id": user, "message_id": message, **fields}).encode()

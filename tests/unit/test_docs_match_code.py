@@ -100,6 +100,8 @@ def test_every_setting_of_the_pipeline_is_listed() -> None:
         "LIST_TTL_MINUTES": str(default.list_ttl_s // 60),
         "ACTIVE_DAYS": str(default.active_days),
         "USERS_PER_CHUNK": str(default.users_per_chunk),
+        "TRAIN_EVERY_DAYS": str(default.train_every_days),
+        "TRAIN_MIN_ENGAGEMENTS": str(default.train_min_engagements),
         "KEEP_EVENTS_DAYS": str(default.keep_events_days),
         "KEEP_BATCHES_DAYS": str(default.keep_batches_days),
         "KEEP_FAILED_DAYS": str(default.keep_failed_days),

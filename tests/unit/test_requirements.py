@@ -25,16 +25,16 @@ def find_problems(requirements: str) -> list[str]:
     return [*loose, *(line for line in addresses if line not in loose)]
 
 
-def test_there_are_two_files() -> None:
-    """The project's packages, and those of ``make audit``."""
-    assert FILES == ["requirements-audit.txt", "requirements.txt"]
+def test_there_are_three_files() -> None:
+    """The project's packages, those of ``make audit``, and what ``make quality`` adds."""
+    assert FILES == ["requirements-audit.txt", "requirements-quality.txt", "requirements.txt"]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_requirement_is_pinned_and_hashed(name: str) -> None:
     """Whatever index answers, only these files are installed."""
     text = (PROJECT / name).read_text(encoding="utf-8")
-    assert len(_ENTRY.findall(text)) > 20
+    assert len(_ENTRY.findall(text)) > (5 if name == "requirements-quality.txt" else 20)
     assert find_problems(text) == []
 
 
@@ -58,6 +58,8 @@ def test_a_loose_requirement_is_a_problem(line: str) -> None:
 def test_direct_requirements_are_compiled(name: str) -> None:
     """Each package of the .in file is in the compiled file."""
     lines = (PROJECT / name.replace(".txt", ".in")).read_text(encoding="utf-8").splitlines()
-    direct = {canonicalize_name(Requirement(line.partition("#")[0]).name) for line in lines if line and line[0] != "#"}
+    direct = {
+        canonicalize_name(Requirement(line.partition("#")[0]).name) for line in lines if line and line[0] not in "#-"
+    }
     pinned = set(re.findall(r"^([a-z0-9._-]+)==", (PROJECT / name).read_text(encoding="utf-8"), re.MULTILINE))
     assert direct <= pinned

@@ -10,6 +10,7 @@ from include.stores.warehouse.engagement import WarehouseEngagement
 from include.stores.warehouse.events import WarehouseStoredVersions, WarehouseTextVectors
 from include.stores.warehouse.expiry import WarehouseExpiry
 from include.stores.warehouse.ledger import WarehouseLedger
+from include.stores.warehouse.ranking import WarehouseEngagementLog, WarehouseRankingModels
 from include.stores.warehouse.retention import WarehouseRetention
 from include.stores.warehouse.schema import ensure_schema
 from include.stores.warehouse.stats import WarehouseStats
@@ -47,6 +48,14 @@ class Warehouse:
     @cached_property
     def activity(self) -> WarehouseUserActivity:
         return WarehouseUserActivity(self.database)
+
+    @cached_property
+    def engagement_log(self) -> WarehouseEngagementLog:
+        return WarehouseEngagementLog(self.database)
+
+    @cached_property
+    def models(self) -> WarehouseRankingModels:
+        return WarehouseRankingModels(self.database)
 
     @cached_property
     def retention(self) -> WarehouseRetention:

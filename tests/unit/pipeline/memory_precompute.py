@@ -19,6 +19,7 @@ from include.stores import memory_warehouse as memory
 from include.stores.files import ArrowFiles
 from include.stores.memory_graph import MemoryGraph
 from include.stores.memory_lists import MemoryLists
+from include.stores.memory_ranking import MemoryEngagementLog, MemoryRankingModels
 from include.stores.memory_tables import MemoryTables
 from include.stores.memory_vectors import MemoryProfiles
 from tests.contract.events import event, record
@@ -44,6 +45,8 @@ class Pipeline:
             text_vectors=memory.MemoryTextVectors(self.tables),
             profiles=MemoryProfiles(),
             graph=MemoryGraph(self.graph.rows),
+            log=MemoryEngagementLog(self.tables),
+            models=MemoryRankingModels(self.tables),
             lists=self.lists,
             files=ArrowFiles(f"file://{folder}"),
             generation=self.embedder.generation,

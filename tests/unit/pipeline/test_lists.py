@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from include.domain.batch import BatchRef, StagedBatch, events_table
-from include.domain.ranking import Engagements, RankedItems
 from include.domain.recommendation_list import MAX_ITEMS, RecommendationList
-from include.pipeline.lists import ListBuilder, list_ttl_s
+from include.pipeline.lists import Choice, ListBuilder, list_ttl_s
 from include.stores.memory_tables import MemoryTables
 from include.stores.memory_warehouse import MemoryUserActivity, MemoryWarehouseSink
 from tests.contract.events import event, record
@@ -29,27 +26,9 @@ def user_activity(texts: dict[str, str]) -> MemoryUserActivity:
     return MemoryUserActivity(tables)
 
 
-def build_engagements(own_items: dict[str, Sequence[str]], other_items: Sequence[str] = ()) -> Engagements:
-    """Engagements of users with their own items; ``other_items`` exist, but none of these users has them."""
-    users = list(own_items)
-    items = sorted({item for own in own_items.values() for item in own}.union(other_items))
-    pairs = [(users.index(user), items.index(item)) for user, own in own_items.items() for item in own]
-    return Engagements(
-        users,
-        items,
-        np.asarray([user for user, _ in pairs], dtype=np.int32),
-        np.asarray([item for _, item in pairs], dtype=np.int32),
-        np.zeros(len(pairs), dtype=np.int64),
-        np.ones(len(pairs)),
-    )
-
-
-def build_ranked(engagements: Engagements, *rows: tuple[str, float, int]) -> RankedItems:
-    """RankedItems items from rows of (item, score, people), best first."""
-    items = [engagements.items.index(item) for item, _, _ in rows]
-    return RankedItems(
-        np.asarray(items, dtype=np.int64), np.asarray([row[1] for row in rows]), np.asarray([row[2] for row in rows])
-    )
+def similar(item: str, score: float, people: int) -> Choice:
+    """An item that similar users chose."""
+    return Choice(item, score, "similar_users", people=people)
 
 
 def items_and_sources(recommendations: RecommendationList) -> list[tuple[str, str]]:
@@ -58,9 +37,8 @@ def items_and_sources(recommendations: RecommendationList) -> list[tuple[str, st
 
 def test_items_of_similar_users_come_first() -> None:
     """Popular items follow those of similar users, without duplicates and without items that the user has."""
-    engagements = build_engagements({"u": ["own"]}, ["a", "b"])
     builder = ListBuilder(user_activity({}), [("own", 9.0), ("b", 8.0), ("p", 7.0), ("q", 6.0)], 5)
-    [result] = builder.build_lists(["u"], [build_ranked(engagements, ("b", 0.5, 2), ("a", 0.4, 1))], engagements)
+    [result] = builder.build_lists(["u"], [[similar("b", 0.5, 2), similar("a", 0.4, 1)]], {"u": {"own"}}, learned=False)
     assert items_and_sources(result) == [
         ("b", "similar_users"),
         ("a", "similar_users"),
@@ -72,14 +50,33 @@ def test_items_of_similar_users_come_first() -> None:
 
 def test_an_item_has_text_reason_and_rounded_score() -> None:
     """Each item has its text if there is one, a reason in correct grammar, and a score with six decimal places."""
-    engagements = build_engagements({"u": []}, ["a", "b"])
     builder = ListBuilder(user_activity({"a": "a cup", "p": "a pot"}), [("p", 1.23456789)], 5)
-    [result] = builder.build_lists(["u"], [build_ranked(engagements, ("a", 1 / 3, 1), ("b", 0.25, 12))], engagements)
+    [result] = builder.build_lists(["u"], [[similar("a", 1 / 3, 1), similar("b", 0.25, 12)]], {}, learned=False)
     assert [(item.text, item.score, item.reason) for item in result.items] == [
         ("a cup", 0.333333, "chosen by 1 person with similar taste"),
         (None, 0.25, "chosen by 12 people with similar taste"),
         ("a pot", 1.234568, "popular lately"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        (Choice("a", 1.0, "similar_items", "b"), "because you chose a pot"),
+        (Choice("a", 1.0, "similar_items", "untitled"), "because you chose untitled"),
+        (Choice("a", 1.0, "similar_users", people=1), "chosen by 1 person with similar taste"),
+        (Choice("a", 1.0, "similar_texts", "b"), "similar to a pot"),
+        (Choice("a", 1.0, "similar_texts"), "similar to what you wrote"),
+        (Choice("a", 1.0, "popular"), "popular lately"),
+        (Choice("a", 1.0, "new"), "new"),
+    ],
+)
+def test_a_reason_names_its_evidence(choice: Choice, reason: str) -> None:
+    """The reason of an item by the trained ranking says what speaks for it: an own item by its title, or the people."""
+    builder = ListBuilder(user_activity({"a": "a cup", "b": "a pot"}), [], 5)
+    [result] = builder.build_lists(["u"], [[choice]], {"u": {"b"}}, learned=True)
+    assert [(item.text, item.source, item.reason) for item in result.items] == [("a cup", choice.source, reason)]
+    assert result.source == ("popular" if choice.source in ("popular", "new") else "learned")
 
 
 @pytest.mark.parametrize(
@@ -93,18 +90,15 @@ def test_an_item_has_text_reason_and_rounded_score() -> None:
 )
 def test_a_long_text_is_cut(text: str, shown: str) -> None:
     """A list repeats at most 200 characters of an item's text, in full or with an ellipsis."""
-    engagements = build_engagements({"u": []}, ["a"])
     builder = ListBuilder(user_activity({"a": text, "p": text}), [("p", 1.0)], 5)
-    [result] = builder.build_lists(["u"], [build_ranked(engagements, ("a", 0.5, 1))], engagements)
+    [result] = builder.build_lists(["u"], [[similar("a", 0.5, 1)]], {}, learned=False)
     assert [item.text for item in [*result.items, *builder.build_popular_list().items]] == [shown] * 3
 
 
 def test_each_user_gets_a_separate_list() -> None:
     """Lists are in the order of the users, and items that one user has are still recommended to others."""
-    engagements = build_engagements({"u": ["a"], "v": ["b"]})
-    empty = build_ranked(engagements)
     builder = ListBuilder(user_activity({}), [("a", 2.0), ("b", 1.0)], 5)
-    lists = builder.build_lists(["v", "stranger", "u"], [empty, empty, empty], engagements)
+    lists = builder.build_lists(["v", "stranger", "u"], [[], [], []], {"u": {"a"}, "v": {"b"}}, learned=False)
     assert [[item.item_id for item in result.items] for result in lists] == [["a"], ["a", "b"], ["b"]]
     assert {result.source for result in lists} == {"popular"}
 
@@ -124,13 +118,12 @@ ITEMS = [f"i{number:02d}" for number in range(80)]
 
 @given(st.sets(st.sampled_from(ITEMS)), st.permutations(ITEMS), st.integers(0, MAX_ITEMS), st.permutations(ITEMS))
 def test_no_list_is_too_long_or_repeats_an_item(
-    own: set[str], similar: list[str], count: int, popular: list[str]
+    own: set[str], chosen: list[str], count: int, popular: list[str]
 ) -> None:
     """A list begins with every item of similar users, is filled up with popular ones, and repeats none."""
-    engagements = build_engagements({"u": sorted(own)}, ITEMS)
-    best = [item for item in similar if item not in own][:count]
+    best = [item for item in chosen if item not in own][:count]
     builder = ListBuilder(user_activity({}), [(item, 1.0) for item in popular], 1)
-    [result] = builder.build_lists(["u"], [build_ranked(engagements, *((item, 1.0, 1) for item in best))], engagements)
+    [result] = builder.build_lists(["u"], [[similar(item, 1.0, 1) for item in best]], {"u": own}, learned=False)
     items = [item.item_id for item in result.items]
     assert items[: len(best)] == best
     assert (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ any_list = st.builds(
 any_limit = st.integers(1, MAX_ITEMS)
 
 
-def pack_items(*item_ids: str, source: ListSource = "similar_users") -> bytes:
+def pack_items(*item_ids: str, source: Literal["similar_users", "popular"] = "similar_users") -> bytes:
     """Pack a list of these items."""
     items = [RecommendedItem(item_id, 1.0, None, source, "because") for item_id in item_ids]
     return pack(RecommendationList(1_764_000_000_000, source, items))

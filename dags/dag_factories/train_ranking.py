@@ -1,0 +1,57 @@
+"""The DAG that trains the ranking from every stored event."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from dag_factories.connections import AirflowSettings
+from dag_factories.policy import DEFAULT_ARGS, START
+from include.errors import hide_values
+
+log = logging.getLogger(__name__)
+
+_DOC = """
+Chooses and learns the ranking from every stored event: once there are `millrace_train_min_engagements` of them, and
+then every `millrace_train_every_days`. A trigger by hand always trains. The new version goes into service if it is not
+worse than the one before on the same split; `python -m include.cli ranking use VERSION` goes back.
+"""
+
+
+def train_ranking_dag() -> DAG:
+    """The DAG ``train_ranking``."""
+    with DAG(
+        dag_id="train_ranking",
+        description="Trains the ranking, and puts it into service if it is not worse",
+        doc_md=_DOC,
+        # Every day asks whether it is time. Not at midnight and not at full hours, when other DAGs start.
+        schedule=CronTriggerTimetable("40 3 * * *", timezone="UTC"),
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
+        tags=["millrace", "train"],
+    ) as dag:
+        train_ranking()
+    return dag
+
+
+@task
+@hide_values()
+def train_ranking(dag_run: Any = None) -> dict[str, Any]:
+    """Returns the version, its NDCG@10, that of the version before, and which of them is in service."""
+    from include.pipeline.train import is_training_due
+    from include.pipeline.train import train_ranking as train
+    from include.training import open_train_ports
+
+    settings = AirflowSettings()
+    with open_train_ports(settings) as ports:
+        if dag_run.run_type != "manual" and not is_training_due(settings.pipeline, ports):
+            raise AirflowSkipException("not due: too few events, or trained lately")
+        trained = train(settings.pipeline, ports, log.info)
+    model = trained.model
+    return {"version": model.version, "ndcg": model.ndcg, "previous": trained.previous, "promoted": trained.is_promoted}

@@ -1,0 +1,34 @@
+"""A trained ranking as the warehouse knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from include.domain.identity import digest
+
+
+@dataclass(frozen=True)
+class RankingModel:
+    """One trained ranking. Times are in ms since 1970.
+
+    ``as_of``: the time that recency counted from. ``ndcg`` and ``short_ndcg``: NDCG@10 on the inner split, of whole
+    histories and of the same users with one to four items. ``settings``: JSON; ``card``: what was tried, for people.
+    ``promoted_at`` is None for a model that was never in service; the one promoted last is in service.
+    """
+
+    version: str
+    trained_at: int
+    as_of: int
+    users: int
+    items: int
+    events: int
+    ndcg: float
+    short_ndcg: float
+    settings: str
+    card: str
+    promoted_at: int | None = None
+
+
+def model_version(settings: str, as_of: int, events: int) -> str:
+    """The same data and settings give the same version, so that training twice stores one model."""
+    return digest(f"{as_of}:{events}:{settings}".encode())[:12]

@@ -1,0 +1,135 @@
+"""train_ranking: choose and learn a ranking from every stored event, and put it into service if it is not worse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from include.domain import ranking
+from include.domain.generation import Generation
+from include.domain.ranking_model import RankingModel, model_version
+from include.errors import PermanentError
+from include.pipeline.files import model_file, model_folder
+from include.pipeline.item_vectors import read_item_vectors
+from include.ports import BatchStore, EngagementLog, RankingModels, TextVectors, UserActivity
+from include.ranking.dataset import Dataset, build_dataset
+from include.ranking.features import learn_sources
+from include.ranking.model import Model
+from include.ranking.tables import TrainedRanking, decode_settings, encode_settings, to_tables
+from include.ranking.training import score_model, train
+from include.settings import PipelineSettings
+
+#: The inner split and its folds are drawn with this seed: the same events give the same model.
+SEED = 0
+#: Models that are kept to roll back to, besides the one in service.
+KEPT_MODELS = 5
+
+#: Called with each decision, in words.
+type Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainPorts:
+    """What training reads and writes."""
+
+    log: EngagementLog
+    models: RankingModels
+    activity: UserActivity
+    text_vectors: TextVectors
+    files: BatchStore
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome. ``previous`` is the NDCG@10 of the model that was in service, on the same inner split."""
+
+    model: RankingModel
+    is_promoted: bool
+    previous: float | None
+
+
+def is_training_due(settings: PipelineSettings, ports: TrainPorts) -> bool:
+    """Whether there are enough events, and no model is in service or the last one was trained too long ago."""
+    if ports.log.count() < settings.train_min_engagements:
+        return False
+    last = max((model.trained_at for model in ports.models.find()), default=None)
+    return last is None or ports.activity.read_clock_ms() - last >= settings.train_every_days * ranking.DAY_MS
+
+
+def train_ranking(settings: PipelineSettings, ports: TrainPorts, report: Report) -> Trained:
+    """Train on every stored event. Raises ``PermanentError`` if there is too little to choose from."""
+    now_ms = ports.activity.read_clock_ms()
+    data = build_dataset(ports.log.scan())
+    as_of = now_ms if settings.as_of == "now" or not len(data.events.at) else int(data.events.at.max())
+    report(f"{len(data.events.at):,} engagements of {len(data.users):,} users with {len(data.items):,} items")
+    texts = read_item_vectors(data.items, ports.activity, ports.text_vectors, ports.generation)
+    card: list[str] = []
+
+    def note(line: str) -> None:
+        card.append(line)
+        report(line)
+
+    try:
+        chosen = train(data.events, texts, SEED, note)
+    except ValueError as error:
+        raise PermanentError(f"too little to train on: {error}; see MILLRACE_TRAIN_MIN_ENGAGEMENTS") from None
+    previous = _score_current(data, texts, ports, report)
+    model = _store(data, chosen, texts, as_of, now_ms, card, ports)
+    is_better = previous is None or chosen.ndcg >= previous
+    if is_better:
+        ports.models.promote(model.version, now_ms)
+    report(f"version {model.version}: {'in service' if is_better else 'worse than the one in service, not promoted'}")
+    _drop_old(ports)
+    return Trained(model, is_better, previous)
+
+
+def _score_current(data: Dataset, texts: np.ndarray | None, ports: TrainPorts, report: Report) -> float | None:
+    current = ports.models.read_current()
+    if current is None:
+        return None
+    model, _ = decode_settings(current.settings)
+    score, _ = score_model(data.events, model, texts, SEED)
+    report(f"version {current.version}, in service: NDCG@10 {score:.4f} on the same split")
+    return score
+
+
+def _store(
+    data: Dataset,
+    chosen: Model,
+    texts: np.ndarray | None,
+    as_of: int,
+    now_ms: int,
+    card: Sequence[str],
+    ports: TrainPorts,
+) -> RankingModel:
+    settings = encode_settings(chosen, as_of)
+    version = model_version(settings, as_of, len(data.events.at))
+    sources = learn_sources(data.events, as_of, chosen.settings, texts, chosen.used)
+    users = data.users if sources.decayed.shape[0] else []
+    for name, table in to_tables(TrainedRanking(chosen, sources, users, data.items, ports.generation.name)).items():
+        ports.files.write(model_file(version, name), table)
+    model = RankingModel(
+        version=version,
+        trained_at=now_ms,
+        as_of=as_of,
+        users=len(data.users),
+        items=len(data.items),
+        events=len(data.events.at),
+        ndcg=chosen.ndcg,
+        short_ndcg=chosen.short_ndcg,
+        settings=settings,
+        card="\n".join(card),
+    )
+    ports.models.add(model)
+    return model
+
+
+def _drop_old(ports: TrainPorts) -> None:
+    current = ports.models.read_current()
+    old = [model for model in ports.models.find() if current is None or model.version != current.version]
+    for model in old[KEPT_MODELS:]:
+        ports.models.drop(model.version)
+        ports.files.delete(model_folder(model.version))

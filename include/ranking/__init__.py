@@ -1,0 +1,1 @@
+"""The learned ranking: pure functions on arrays. Nothing here knows a store."""

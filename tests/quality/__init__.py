@@ -1,0 +1,1 @@
+"""``make quality``: how good the recommendations are, compared with peers on the same data."""
