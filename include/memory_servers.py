@@ -14,7 +14,7 @@ from include.domain.generation import Generation
 from include.embedders.memory import MemoryEmbedder
 from include.sinks.memory import MemorySink, Rows
 from include.sources.memory import MemoryDeadLetters, MemorySource
-from include.stores.memory_graph import MemoryGraph
+from include.stores.memory_graph import MemoryGraph, MemorySimilarItems
 from include.stores.memory_lists import MemoryLists
 from include.stores.memory_vectors import MemoryProfiles
 from include.stores.memory_warehouse import MemoryWarehouse, MemoryWarehouseSink
@@ -30,6 +30,7 @@ class MemoryServers:
         self.profiles = MemoryProfiles()
         self.lists = MemoryLists()
         self._rows: defaultdict[str, Rows] = defaultdict(dict)
+        self.similar_items = MemorySimilarItems(self._rows["neo4j"])
 
     @property
     def graph(self) -> MemoryGraph:

@@ -330,6 +330,21 @@ class Graph(Protocol):
         """The latest ``limit`` items of each user, with the time of the last engagement."""
 
 
+class SimilarItems(Protocol):
+    """What the ranking in service has learned about pairs of items, for people: (Item)-[SIMILAR]->(Item)."""
+
+    def replace(self, version: str, rows: Sequence[tuple[str, str, float]]) -> int:
+        """Store (item, other item, weight) rows in place of all others; items without a node are left out.
+
+        Returns the number of rows stored.
+        """
+
+    def find(self, item: str, limit: int) -> Sequence[tuple[str, float]]:
+        """The other items of an item with their weights, the greatest first, ties by id."""
+
+    def close(self) -> None: ...
+
+
 class Lists(Protocol):
     """Packed recommendation lists; the newest wins."""
 

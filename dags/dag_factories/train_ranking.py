@@ -43,7 +43,7 @@ def train_ranking_dag() -> DAG:
 @task
 @hide_values()
 def train_ranking(dag_run: Any = None) -> dict[str, Any]:
-    """Returns the version, its NDCG@10, that of the version before, and which of them is in service."""
+    """Returns the version, its NDCG@10, how far it is ahead of the version before, and whether it is in service."""
     from include.pipeline.train import is_training_due
     from include.pipeline.train import train_ranking as train
     from include.training import open_train_ports
@@ -54,4 +54,5 @@ def train_ranking(dag_run: Any = None) -> dict[str, Any]:
             raise AirflowSkipException("not due: too few events, or trained lately")
         trained = train(settings.pipeline, ports, log.info)
     model = trained.model
-    return {"version": model.version, "ndcg": model.ndcg, "previous": trained.previous, "promoted": trained.is_promoted}
+    ahead = None if trained.comparison is None else trained.comparison.ahead
+    return {"version": model.version, "ndcg": model.ndcg, "ahead": ahead, "promoted": trained.is_promoted}

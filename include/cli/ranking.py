@@ -24,6 +24,9 @@ def add_commands(commands: Commands) -> None:
     show = add_command(group, "show", _show, "what was tried and chosen for a ranking")
     show.add_argument("version", nargs="?", help="(default: the one in service)")
     add_command(group, "train", _train, "train now, and put the ranking into service if it is not worse")
+    similar = add_command(group, "similar", _similar, "the items that the ranking in service joins most to an item")
+    similar.add_argument("item")
+    similar.add_argument("--limit", type=int, default=10, help="(default: %(default)s)")
     use = add_command(group, "use", _use, "put a stored ranking into service: the next precompute uses it")
     use.add_argument("version")
 
@@ -79,9 +82,23 @@ def _print_progress(began: float, line: str) -> None:
     print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
 
-def _use(settings: Settings, options: argparse.Namespace) -> int:
+def _similar(settings: Settings, options: argparse.Namespace) -> int:
     with open_train_ports(settings) as ports:
-        ports.models.promote(options.version, ports.activity.read_clock_ms())
+        others = ports.similar_items.find(options.item, options.limit)
+        titles = ports.activity.read_item_texts([options.item, *(other for other, _ in others)])
+    if not others:
+        raise ConfigurationError(f"the ranking in service knows no items similar to {options.item!r}")
+    print(f"{options.item}  {titles.get(options.item, '')}".rstrip())
+    for other, weight in others:
+        print(f"{weight:8.3f}  {other}  {titles.get(other, '')}".rstrip())
+    return 0
+
+
+def _use(settings: Settings, options: argparse.Namespace) -> int:
+    from include.pipeline.train import put_into_service
+
+    with open_train_ports(settings) as ports:
+        put_into_service(options.version, ports)
     print(f"{options.version} is in service from the next precompute on")
     return 0
 

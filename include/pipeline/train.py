@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from include.domain import ranking
 from include.domain.generation import Generation
@@ -13,18 +14,20 @@ from include.domain.ranking_model import RankingModel, model_version
 from include.errors import PermanentError
 from include.pipeline.files import model_file, model_folder
 from include.pipeline.item_vectors import read_item_vectors
-from include.ports import BatchStore, EngagementLog, RankingModels, TextVectors, UserActivity
+from include.ports import BatchStore, EngagementLog, RankingModels, SimilarItems, TextVectors, UserActivity
 from include.ranking.dataset import Dataset, build_dataset
 from include.ranking.features import learn_sources
 from include.ranking.model import Model
 from include.ranking.tables import TrainedRanking, decode_settings, encode_settings, to_tables
-from include.ranking.training import score_model, train
+from include.ranking.training import Comparison, compare_models, train
 from include.settings import PipelineSettings
 
 #: The inner split and its folds are drawn with this seed: the same events give the same model.
 SEED = 0
 #: Models that are kept to roll back to, besides the one in service.
 KEPT_MODELS = 5
+#: SIMILAR relationships of each item.
+SIMILAR_ITEMS = 10
 
 #: Called with each decision, in words.
 type Report = Callable[[str], None]
@@ -39,16 +42,17 @@ class TrainPorts:
     activity: UserActivity
     text_vectors: TextVectors
     files: BatchStore
+    similar_items: SimilarItems
     generation: Generation
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome. ``previous`` is the NDCG@10 of the model that was in service, on the same inner split."""
+    """The outcome; ``comparison`` with the model that was in service, on the same inner split."""
 
     model: RankingModel
     is_promoted: bool
-    previous: float | None
+    comparison: Comparison | None
 
 
 def is_training_due(settings: PipelineSettings, ports: TrainPorts) -> bool:
@@ -76,24 +80,51 @@ def train_ranking(settings: PipelineSettings, ports: TrainPorts, report: Report)
         chosen = train(data.events, texts, SEED, note)
     except ValueError as error:
         raise PermanentError(f"too little to train on: {error}; see MILLRACE_TRAIN_MIN_ENGAGEMENTS") from None
-    previous = _score_current(data, texts, ports, report)
     model = _store(data, chosen, texts, as_of, now_ms, card, ports)
-    is_better = previous is None or chosen.ndcg >= previous
-    if is_better:
-        ports.models.promote(model.version, now_ms)
-    report(f"version {model.version}: {'in service' if is_better else 'worse than the one in service, not promoted'}")
+    comparison = _compare_with_current(model, data, chosen, texts, ports, report)
+    is_worse = comparison is not None and comparison.is_worse
+    if not is_worse:
+        put_into_service(model.version, ports)
+    report(f"version {model.version}: {'worse than the one in service, not promoted' if is_worse else 'in service'}")
     _drop_old(ports)
-    return Trained(model, is_better, previous)
+    return Trained(model, not is_worse, comparison)
 
 
-def _score_current(data: Dataset, texts: np.ndarray | None, ports: TrainPorts, report: Report) -> float | None:
+def put_into_service(version: str, ports: TrainPorts) -> None:
+    """The next precompute uses this version, and Neo4j shows its similar items.
+
+    Raises ``ConfigurationError`` if it is not stored.
+    """
+    ports.models.promote(version, ports.activity.read_clock_ms())
+    items = ports.files.read(model_file(version, "items"))["item_id"].to_pylist()
+    rows = find_similar(ports.files.read(model_file(version, "item_weights")), items)
+    ports.similar_items.replace(version, rows)
+
+
+def find_similar(weights: pa.Table, items: Sequence[str]) -> list[tuple[str, str, float]]:
+    """(item, other item, weight): for each item the others that its weight speaks for most.
+
+    ``weights``: (row, column, value), the item ridge.
+    """
+    row, column, value = (weights[name].to_numpy() for name in ("row", "column", "value"))
+    order = np.lexsort((column, -value, row))
+    order = order[value[order] > 0]
+    first = np.searchsorted(row[order], row[order])
+    best = order[np.arange(len(order)) - first < SIMILAR_ITEMS]
+    return [(items[row[each]], items[column[each]], float(value[each])) for each in best]
+
+
+def _compare_with_current(
+    model: RankingModel, data: Dataset, chosen: Model, texts: np.ndarray | None, ports: TrainPorts, report: Report
+) -> Comparison | None:
     current = ports.models.read_current()
-    if current is None:
+    if current is None or current.version == model.version:
         return None
-    model, _ = decode_settings(current.settings)
-    score, _ = score_model(data.events, model, texts, SEED)
-    report(f"version {current.version}, in service: NDCG@10 {score:.4f} on the same split")
-    return score
+    earlier, _ = decode_settings(current.settings)
+    comparison = compare_models(data.events, chosen, earlier, texts, SEED)
+    difference = f"{comparison.ahead:+.4f} ± {comparison.se:.4f}"
+    report(f"version {current.version}, in service: NDCG@10 {comparison.earlier:.4f} here; the new one {difference}")
+    return comparison
 
 
 def _store(

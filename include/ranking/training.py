@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from include.ranking.blend import Examples, choose_sources, cross_validate, draw_folds, fit, label, score_ndcg
-from include.ranking.evaluation import LIMIT, find_best, ndcg
+from include.ranking.evaluation import LIMIT, find_best, ndcg, standard_error
 from include.ranking.features import (
     SOURCES,
     SourceSettings,
@@ -73,12 +74,30 @@ def train(events: Interactions, texts: np.ndarray | None, seed: int, report: Rep
     return Model(settings, weights, short_weights, ndcg, short_ndcg, grid, trial.by_time)
 
 
-def score_model(events: Interactions, model: Model, texts: np.ndarray | None, seed: int) -> tuple[float, float]:
-    """NDCG@10 of full and of short histories on the inner split of ``events`` that ``train`` uses, with the settings
-    and weights of an earlier model.
+class Comparison(NamedTuple):
+    """NDCG@10 of an earlier model, and how far the new one is ahead, with the standard error of that difference."""
+
+    earlier: float
+    ahead: float
+    se: float
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the new model is behind by more than chance explains."""
+        return self.ahead < -self.se
+
+
+def compare_models(events: Interactions, new: Model, earlier: Model, texts: np.ndarray | None, seed: int) -> Comparison:
+    """Compare them on the users of the inner split of ``events`` on which ``new`` was chosen, each with its settings.
+
+    The weights of ``new`` are cross-validated there, because they were fitted on these users.
     """
-    full, short = begin_trial(events, seed).examples(model.settings, texts, model.used)
-    return float(score_ndcg(full, model.weights).mean()), float(score_ndcg(short, model.short_weights).mean())
+    trial = begin_trial(events, seed)
+    candidates, _ = trial.examples(new.settings, texts, new.used)
+    sources = [name for name, weight in zip(SOURCES, new.weights, strict=True) if weight]
+    own = cross_validate(candidates, draw_folds(candidates, seed), sources)
+    others = score_ndcg(trial.examples(earlier.settings, texts, earlier.used)[0], earlier.weights)
+    return Comparison(float(others.mean()), float((own - others).mean()), standard_error(own - others))
 
 
 @dataclass(frozen=True)

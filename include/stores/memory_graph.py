@@ -10,6 +10,28 @@ import numpy as np
 from include.domain.ranking import Engagements, kind_weight
 
 
+class MemorySimilarItems:
+    """``ports.SimilarItems``. ``rows``: those of the graph, whose items have a node."""
+
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        self._rows = rows
+        self._similar: dict[str, list[tuple[str, float]]] = {}
+
+    def replace(self, version: str, rows: Sequence[tuple[str, str, float]]) -> int:
+        known = {row["item_id"] for row in self._rows.values()}
+        stored = [row for row in rows if row[0] in known and row[1] in known]
+        self._similar = {}
+        for item, other, weight in stored:
+            self._similar.setdefault(item, []).append((other, weight))
+        return len(stored)
+
+    def find(self, item: str, limit: int) -> Sequence[tuple[str, float]]:
+        return sorted(self._similar.get(item, []), key=lambda row: (-row[1], row[0]))[:limit]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 class MemoryGraph:
     """Reads ``rows`` (events with an item, by event id) on each call: share them with the sink that writes them."""
 

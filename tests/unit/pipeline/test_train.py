@@ -10,7 +10,9 @@ from include.domain.recommendation_list import RecommendationList
 from include.errors import PermanentError
 from include.pipeline import train as training
 from include.pipeline.files import model_folder
-from include.pipeline.train import Trained, TrainPorts, is_training_due, train_ranking
+from include.pipeline.train import Trained, TrainPorts, is_training_due, put_into_service, train_ranking
+from include.ranking.training import Comparison
+from include.stores.memory_graph import MemorySimilarItems
 from tests.contract.events import event
 from tests.unit.pipeline.memory_precompute import DAY, NOW, Pipeline, purchase
 
@@ -35,7 +37,13 @@ def pipeline(tmp_path: Path) -> Pipeline:
 def ports_of(pipeline: Pipeline) -> TrainPorts:
     ports = pipeline.ports
     return TrainPorts(
-        ports.log, ports.models, ports.activity, ports.text_vectors, ports.files, pipeline.embedder.generation
+        ports.log,
+        ports.models,
+        ports.activity,
+        ports.text_vectors,
+        ports.files,
+        MemorySimilarItems(pipeline.graph.rows),
+        pipeline.embedder.generation,
     )
 
 
@@ -57,7 +65,7 @@ def test_lists_come_from_the_ranking_in_service(pipeline: Pipeline) -> None:
     """Before the first training lists come from similar texts; afterwards they are learned, with true reasons."""
     assert list_of(pipeline, "u0").source == "similar_users"
     trained = train(pipeline)
-    assert (trained.is_promoted, trained.previous) == (True, None)
+    assert (trained.is_promoted, trained.comparison) == (True, None)
     pipeline.now += DAY
     learned = list_of(pipeline, "u0")
     assert learned.source == "learned"
@@ -87,7 +95,7 @@ def test_training_twice_stores_one_model(pipeline: Pipeline) -> None:
     """The same events give the same version, which is not worse than itself."""
     first, second = train(pipeline), train(pipeline)
     assert first.model.version == second.model.version
-    assert second.previous == pytest.approx(second.model.ndcg, abs=0.2)
+    assert second.is_promoted
     assert len(pipeline.ports.models.find()) == 1
 
 
@@ -95,7 +103,7 @@ def test_a_worse_model_is_not_promoted(pipeline: Pipeline, monkeypatch: pytest.M
     """A model that scores worse than the one in service on the same split is stored, but not put into service."""
     first = train(pipeline)
     pipeline.store(*[purchase(f"u{user}", f"i{user % ITEMS}", None, 0.2) for user in range(USERS)])
-    monkeypatch.setattr(training, "score_model", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(training, "compare_models", lambda *_: Comparison(1.0, -0.2, 0.1))
     second = train(pipeline)
     assert second.model.version != first.model.version
     assert not second.is_promoted
@@ -128,6 +136,19 @@ def test_old_models_are_deleted(pipeline: Pipeline, monkeypatch: pytest.MonkeyPa
     assert current is not None
     assert current.version in kept
     assert model_folder("v") == "ranking/v/"
+
+
+def test_the_ranking_in_service_shows_its_similar_items(pipeline: Pipeline) -> None:
+    """Each item is joined to those of its own group, also after going back to an earlier version."""
+    ports = ports_of(pipeline)
+    first = train_ranking(pipeline.settings, ports, lambda line: None)
+    for _ in range(2):
+        for item in ("i3", "i7"):
+            others = ports.similar_items.find(item, 3)
+            assert len(others) == 3
+            assert {int(other[1:]) % GROUPS for other, _ in others} == {int(item[1:]) % GROUPS}
+        ports.similar_items.replace("none", [])
+        put_into_service(first.model.version, ports)
 
 
 def test_training_is_due_once_there_is_enough(pipeline: Pipeline) -> None:

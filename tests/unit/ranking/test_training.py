@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from include.ranking.features import SOURCES
 from include.ranking.interactions import DAY_MS, Interactions
 from include.ranking.model import SHORT_ITEMS
-from include.ranking.training import cut_histories, score_model, split_events, train
+from include.ranking.training import compare_models, cut_histories, split_events, train
 from tests.unit.ranking.made_events import make_events
 
 EVENTS = make_events(users=80, items=24, per_user=8)
 
 
 def test_the_same_events_give_the_same_model() -> None:
-    """Training is a function of events and seed; its report has every decision, and it scores as the model says."""
+    """Training is a function of events and seed; its report has every decision."""
     lines: list[str] = []
     first = train(EVENTS, None, 0, lines.append)
     again = train(EVENTS, None, 0, lambda line: None)
@@ -24,10 +26,19 @@ def test_the_same_events_give_the_same_model() -> None:
     assert first.is_split_by_time
     assert {name for name, _, _ in first.grid} >= {"half_life", "own_half_life", "strength", "neighbours", "beta"}
     assert any(line.startswith("full histories") for line in lines)
-    full, short = score_model(EVENTS, first, None, 0)
-    assert full == pytest.approx(first.ndcg, abs=0.1)
-    assert short == pytest.approx(first.short_ndcg, abs=0.1)
     assert not first.weights[SOURCES.index("text")]
+
+
+def test_models_are_compared_on_the_same_users() -> None:
+    """A model is not worse than itself; one without any weight is far behind, and the trained one ahead of it."""
+    model = train(EVENTS, None, 0, lambda line: None)
+    same = compare_models(EVENTS, model, model, None, 0)
+    assert not same.is_worse
+    assert same.earlier + same.ahead == pytest.approx(model.ndcg)
+    nothing = replace(model, weights=np.zeros(len(SOURCES)), short_weights=np.zeros(len(SOURCES)))
+    assert compare_models(EVENTS, nothing, model, None, 0).is_worse
+    ahead = compare_models(EVENTS, model, nothing, None, 0)
+    assert ahead.ahead > ahead.se
 
 
 def test_without_times_the_split_is_at_random() -> None:
