@@ -270,7 +270,7 @@ class RankingModels(Protocol):
     """Trained rankings. The one that was promoted last is in service."""
 
     def add(self, model: RankingModel) -> None:
-        """Store a model; one that is stored already stays as it is."""
+        """Store a model. One that is stored already only gets its time of training."""
 
     def promote(self, version: str, now_ms: int) -> None:
         """Put a stored model into service. Raises ``ConfigurationError`` for an unknown version."""

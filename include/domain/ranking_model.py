@@ -29,6 +29,6 @@ class RankingModel:
     promoted_at: int | None = None
 
 
-def model_version(settings: str, as_of: int, events: int) -> str:
-    """The same data and settings give the same version, so that training twice stores one model."""
-    return digest(f"{as_of}:{events}:{settings}".encode())[:12]
+def model_version(settings: str, newest: int, events: int) -> str:
+    """From the settings, the time of the newest event and the number of events: training twice stores one model."""
+    return digest(f"{newest}:{events}:{settings}".encode())[:12]

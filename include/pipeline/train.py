@@ -19,7 +19,7 @@ from include.ranking.dataset import Dataset, build_dataset
 from include.ranking.features import learn_sources
 from include.ranking.model import Model
 from include.ranking.tables import TrainedRanking, decode_settings, encode_settings, to_tables
-from include.ranking.training import Comparison, compare_models, train
+from include.ranking.training import Comparison, TooFewUsersError, compare_models, train
 from include.settings import PipelineSettings
 
 #: The inner split and its folds are drawn with this seed: the same events give the same model.
@@ -78,7 +78,7 @@ def train_ranking(settings: PipelineSettings, ports: TrainPorts, report: Report)
 
     try:
         chosen = train(data.events, texts, SEED, note)
-    except ValueError as error:
+    except TooFewUsersError as error:
         raise PermanentError(f"too little to train on: {error}; see MILLRACE_TRAIN_MIN_ENGAGEMENTS") from None
     model = _store(data, chosen, texts, as_of, now_ms, card, ports)
     comparison = _compare_with_current(model, data, chosen, texts, ports, report)
@@ -136,8 +136,8 @@ def _store(
     card: Sequence[str],
     ports: TrainPorts,
 ) -> RankingModel:
-    settings = encode_settings(chosen, as_of)
-    version = model_version(settings, as_of, len(data.events.at))
+    # The same events give the same version, whenever it is trained.
+    version = model_version(encode_settings(chosen, 0), int(data.events.at.max()), len(data.events.at))
     sources = learn_sources(data.events, as_of, chosen.settings, texts, chosen.used)
     users = data.users if sources.decayed.shape[0] else []
     for name, table in to_tables(TrainedRanking(chosen, sources, users, data.items, ports.generation.name)).items():
@@ -151,7 +151,7 @@ def _store(
         events=len(data.events.at),
         ndcg=chosen.ndcg,
         short_ndcg=chosen.short_ndcg,
-        settings=settings,
+        settings=encode_settings(chosen, as_of),
         card="\n".join(card),
     )
     ports.models.add(model)

@@ -52,15 +52,19 @@ _MIN_USERS = 20
 type Report = Callable[[str], None]
 
 
+class TooFewUsersError(Exception):
+    """There are not enough users to tell settings apart."""
+
+
 def train(events: Interactions, texts: np.ndarray | None, seed: int, report: Report) -> Model:
-    """Choose everything from ``events``. Raises ``ValueError`` if they are too few.
+    """Choose everything from ``events``. Raises ``TooFewUsersError``.
 
     ``texts``: (items, dimension), as in ``Sources``. ``report`` is called with each decision, in words.
     """
     trial = begin_trial(events, seed)
     by_time = "by time" if trial.by_time else "at random"
     if len(trial.users) < _MIN_USERS:
-        raise ValueError(f"only {len(trial.users)} users have engaged with something new lately")
+        raise TooFewUsersError(f"only {len(trial.users)} users have engaged with something new lately")
     report(f"inner split {by_time}: {len(trial.users):,} users, {trial.split.test.nnz:,} pairs")
     grid: list[tuple[str, object, float]] = []
     settings = _choose_settings(trial, grid, report)

@@ -62,7 +62,8 @@ class MemoryRankingModels:
         self._models = tables.models
 
     def add(self, model: RankingModel) -> None:
-        self._models.setdefault(model.version, replace(model, promoted_at=None))
+        stored = self._models.setdefault(model.version, replace(model, promoted_at=None))
+        self._models[model.version] = replace(stored, trained_at=model.trained_at)
 
     def promote(self, version: str, now_ms: int) -> None:
         if version not in self._models:

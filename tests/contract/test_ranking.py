@@ -115,12 +115,12 @@ def test_the_model_promoted_last_is_in_service(warehouse: tuple[Ports, Sink]) ->
 
 
 def test_a_model_is_stored_once(warehouse: tuple[Ports, Sink]) -> None:
-    """Storing a version again changes nothing, least of all whether it is in service."""
+    """Storing a version again changes only when it was trained, least of all whether it is in service."""
     models = warehouse[0].models
     models.add(MODEL)
     models.promote("v1", 10_000)
     models.add(replace(MODEL, trained_at=9_000, card="other"))
-    assert list(models.find()) == [replace(MODEL, promoted_at=10_000)]
+    assert list(models.find()) == [replace(MODEL, trained_at=9_000, promoted_at=10_000)]
 
 
 def test_a_dropped_model_is_gone(warehouse: tuple[Ports, Sink]) -> None:

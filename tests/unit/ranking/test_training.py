@@ -10,7 +10,7 @@ import pytest
 from include.ranking.features import SOURCES
 from include.ranking.interactions import DAY_MS, Interactions
 from include.ranking.model import SHORT_ITEMS
-from include.ranking.training import compare_models, cut_histories, split_events, train
+from include.ranking.training import TooFewUsersError, compare_models, cut_histories, split_events, train
 from tests.unit.ranking.made_events import make_events
 
 EVENTS = make_events(users=80, items=24, per_user=8)
@@ -75,5 +75,5 @@ def test_short_histories_are_the_latest_items() -> None:
 def test_too_few_users_are_refused() -> None:
     """A handful of users cannot choose anything."""
     few = EVENTS.take(EVENTS.user < 5)
-    with pytest.raises(ValueError, match=r"only \d users"):
+    with pytest.raises(TooFewUsersError, match=r"only \d users"):
         train(few, None, 0, lambda line: None)

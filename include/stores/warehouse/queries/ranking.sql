@@ -32,7 +32,7 @@ INSERT INTO pipeline.ranking_models
     (version, trained_at, as_of, users, items, events, ndcg, short_ndcg, settings, card)
 VALUES (%(version)s, %(trained_at)s, %(as_of)s, %(users)s, %(items)s, %(events)s, %(ndcg)s, %(short_ndcg)s,
         %(settings)s, %(card)s)
-ON CONFLICT (version) DO NOTHING
+ON CONFLICT (version) DO UPDATE SET trained_at = excluded.trained_at
 
 -- name: promote_model
 -- Later than every other promotion, whatever the clocks say.
