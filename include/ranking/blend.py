@@ -26,7 +26,7 @@ _PENALTY = 1e-3
 @dataclass(frozen=True)
 class Examples:
     """Candidates of users with what they engaged with later: ``is_hit`` per candidate, ``hits`` per user: all of the
-    user's later items, also those that are no candidates.
+    user's later items, including those that are not among the candidates.
     """
 
     candidates: Candidates

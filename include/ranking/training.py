@@ -42,7 +42,7 @@ _OF_TIME = ("own_half_life", "half_life", "from_first")
 _USERS_PER_CHUNK = 500
 #: The share of the pairs, by their first time, that the inner split tests on.
 _TEST_SHARE = 0.1
-#: With fewer different days than this there are no times to go by.
+#: Events on fewer different days than this are split at random: their times say nothing.
 _MIN_DAYS = 10
 #: Users that settings are judged by: a sample is enough, and bounds the time.
 _USERS = 2_000

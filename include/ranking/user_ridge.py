@@ -51,7 +51,7 @@ class UserRidge:
         return replace(self, engaged=engaged, idf=idf, scaled_by_item=by_item)
 
     def weigh(self, seen: sparse.csr_array, users: np.ndarray) -> sparse.csr_array:
-        """len(users) x users: the weight of each of a user's nearest users; the product with a decayed users x items
+        """len(users) x users: the weights of each user's nearest users. The product with a decayed users x items
         matrix scores every item.
 
         ``seen``: the users' own items, one row each. ``users``: their rows in the matrix, -1 for a user without one.

@@ -27,7 +27,7 @@ PERSONAL_PEERS = [peer for peer in OWN_PEERS if not peer.name.startswith("popula
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The made-up events as a file, with lines that are no valid events, an old revision and a message."""
+    """The made-up events as a file, with a line that isn't a valid event, an old revision and a message."""
     lines = [
         {
             "user_id": f"u{user}", "message_id": f"m{number}", "kind": "purchase", "item_id": f"i{item}", "version": 1,

@@ -65,7 +65,7 @@ def test_examples_without_a_hit_choose_nothing() -> None:
 
 
 def test_candidates_are_labelled_by_later_items() -> None:
-    """A candidate is a hit if the user engaged with it later; hits that are no candidates count too."""
+    """A candidate is a hit if the user engaged with it later; hits that aren't candidates count too."""
     candidates = Candidates(np.array([0, 2, 3]), np.array([1, 2, 2]), np.zeros((3, len(SOURCES))))
     test = sparse.csr_array(np.array([[0, 1, 0, 1], [0, 0, 0, 0]], dtype=bool))
     examples = label(candidates, test)

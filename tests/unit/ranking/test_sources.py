@@ -21,7 +21,7 @@ def test_item_ridge_with_every_neighbour_is_ease() -> None:
     """With K = all items the weights are those of EASE (Steck 2019), which is one matrix inversion."""
     matrix = make_events(per_user=30, fidelity=0.5).matrix()
     gram = (matrix.T @ matrix).toarray()
-    assert (gram > 0).all()  # an item is no neighbour of one with which it has nothing in common
+    assert (gram > 0).all()  # otherwise some items would not be neighbours
     diagonal = np.diag(gram)
     penalty = 0.7 * (diagonal**2).sum() / diagonal.sum()
     inverse = np.linalg.inv(gram + penalty * np.eye(len(gram)))
