@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from include.sources.kafka import KafkaDeadLetters, KafkaSource
     from include.sources.kafka_producer import Publisher
     from include.sources.memory import MemoryDeadLetters, MemoryPublisher, MemorySource
-    from include.stores.memory_graph import MemoryGraph
+    from include.stores.memory_graph import MemoryGraph, MemorySimilarItems
     from include.stores.memory_lists import MemoryLists
     from include.stores.memory_vectors import MemoryProfiles
     from include.stores.memory_warehouse import MemoryWarehouse
     from include.stores.milvus import MilvusProfiles
     from include.stores.neo4j import Neo4jGraph
+    from include.stores.neo4j_similar import Neo4jSimilarItems
     from include.stores.redis import RedisLists
     from include.stores.warehouse.warehouse import Warehouse
 
@@ -244,11 +245,10 @@ def open_upsert_ports(sink_name: str, settings: Settings) -> Iterator[UpsertPort
     from include.pipeline.upsert import UpsertPorts
 
     with closing(open_sink(sink_name, settings)) as sink, closing(open_pipeline_warehouse(settings)) as warehouse:
-        generation = settings.embed.generation if get_sink_spec(sink_name).needs_vectors else None
-        percent = settings.pipeline.max_reject_percent
         spec = get_sink_spec(sink_name)
-        settled = [(sink, spec.needs_vectors)]
-        settle = None if spec.needs is None else _settle_ports(warehouse, settings, settled)
+        generation = settings.embed.generation if spec.needs_vectors else None
+        percent = settings.pipeline.max_reject_percent
+        settle = None if spec.needs is None else _settle_ports(warehouse, settings, [(sink, spec.needs_vectors)])
         yield UpsertPorts(open_files(settings), sink, generation, warehouse.ledger, percent, settle)
 
 
@@ -354,6 +354,7 @@ def open_precompute_ports(settings: Settings) -> Iterator[PrecomputePorts]:
 
 
 def open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:
+    """The ports of the warehouse, on PostgreSQL or in memory."""
     if memory := _memory_servers(settings.warehouse.dsn):
         return memory.warehouse
     return open_warehouse(settings)
@@ -373,6 +374,15 @@ def _open_graph(settings: Settings) -> Neo4jGraph | MemoryGraph:
     from include.stores.neo4j import Neo4jGraph
 
     return Neo4jGraph(settings.neo4j)
+
+
+def open_similar_items(settings: Settings) -> Neo4jSimilarItems | MemorySimilarItems:
+    """The relationships between similar items."""
+    if memory := _memory_servers(settings.neo4j.uri):
+        return memory.similar_items
+    from include.stores.neo4j_similar import Neo4jSimilarItems
+
+    return Neo4jSimilarItems(settings.neo4j)
 
 
 def _memory_servers(address: str) -> MemoryServers | None:

@@ -23,8 +23,6 @@ from include.settings import MEMORY_SCHEME, Settings
 
 if TYPE_CHECKING:
     from include.stores.inventory.memory import MemoryInventory
-    from include.stores.memory_warehouse import MemoryWarehouse
-    from include.stores.warehouse.warehouse import Warehouse
 
 
 def _open_mongo(settings: Settings) -> Inventory:
@@ -97,7 +95,7 @@ def open_contents(name: str, settings: Settings) -> Iterator[Contents]:
 def open_write_ports(names: Sequence[str], settings: Settings) -> Iterator[WritePorts]:
     """Write whole events to these sinks."""
     with ExitStack() as stack:
-        warehouse = stack.enter_context(closing(open_pipeline_warehouse(settings)))
+        warehouse = stack.enter_context(closing(bootstrap.open_pipeline_warehouse(settings)))
         yield WritePorts(
             sinks={name: stack.enter_context(closing(bootstrap.open_sink(name, settings))) for name in names},
             vectors_for=frozenset(name for name in names if SINKS[name].needs_vectors),
@@ -112,7 +110,7 @@ def reconcile_stores(
     settings: Settings, scope: Scope, *, repair: bool = False, progress: Callable[[int], None] = lambda events: None
 ) -> Report:
     """Compare the stores, and repair them if asked to."""
-    with open_stores(settings) as stores, closing(open_pipeline_warehouse(settings)) as warehouse:
+    with open_stores(settings) as stores, closing(bootstrap.open_pipeline_warehouse(settings)) as warehouse:
         ports = ReconcilePorts(
             stores, warehouse.ledger, bootstrap.open_files(settings), find_expired=warehouse.expiry.find
         )
@@ -150,7 +148,10 @@ def require_equal(settings: Settings) -> dict[str, int]:
 
 def find_positions(settings: Settings) -> Sequence[ShardPosition]:
     """The position of every shard."""
-    with closing(bootstrap.open_source(settings)) as source, closing(open_pipeline_warehouse(settings)) as warehouse:
+    with (
+        closing(bootstrap.open_source(settings)) as source,
+        closing(bootstrap.open_pipeline_warehouse(settings)) as warehouse,
+    ):
         return list(read_positions(settings.kafka.topic, settings.pipeline.shards, source, warehouse.ledger))
 
 
@@ -161,13 +162,6 @@ def count_messages(settings: Settings) -> MessageCounts | None:
     with closing(bootstrap.open_warehouse(settings)) as warehouse:
         totals = warehouse.stats.read_totals(settings.kafka.topic)
     return MessageCounts(totals.delivered, totals.valid, sum(totals.dead_letters.values()))
-
-
-def open_pipeline_warehouse(settings: Settings) -> Warehouse | MemoryWarehouse:
-    """The ledger, the vectors of texts and the marks of users."""
-    if settings.warehouse.dsn.startswith(MEMORY_SCHEME):
-        return memory_servers(settings.warehouse.dsn).warehouse
-    return bootstrap.open_warehouse(settings)
 
 
 def open_inventory(name: str, settings: Settings) -> Inventory:

@@ -38,6 +38,7 @@ _MODULES = (
     "include.stores.files",
     "include.stores.milvus",
     "include.stores.neo4j",
+    "include.stores.neo4j_similar",
     "include.stores.redis",
     "include.stores.warehouse.warehouse",
     "include.validation.great_expectations",

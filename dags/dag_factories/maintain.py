@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task
+from airflow.sdk import DAG, Param, task
 
 from dag_factories.connections import AirflowSettings
-from dag_factories.policy import DEFAULT_ARGS, START
+from dag_factories.policy import daily_dag
 from include.errors import hide_values
 
 log = logging.getLogger(__name__)
@@ -23,18 +22,13 @@ the parameter `dry_run` it only counts.
 
 def maintain_dag() -> DAG:
     """The DAG ``maintain``."""
-    with DAG(
-        dag_id="maintain",
-        description="Deletes what has become too old",
-        doc_md=_DOC,
-        # Not at midnight and not at full hours, when other DAGs start.
-        schedule=CronTriggerTimetable("20 4 * * *", timezone="UTC"),
-        start_date=START,
-        catchup=False,
-        max_active_runs=1,
+    with daily_dag(
+        "maintain",
+        "20 4 * * *",
+        "Deletes what has become too old",
+        _DOC,
+        "maintain",
         params={"dry_run": Param(False, type="boolean", description="only count")},
-        default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
-        tags=["millrace", "maintain"],
     ) as dag:
         maintain()
     return dag

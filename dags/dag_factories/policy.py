@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule
 
 from include.errors import PermanentError, TransientError
 
@@ -30,3 +30,22 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_policy": RETRY_POLICY,
     "execution_timeout": timedelta(minutes=30),
 }
+
+
+def daily_dag(dag_id: str, cron: str, description: str, doc: str, tag: str, **arguments: Any) -> DAG:
+    """A DAG of long tasks that runs once a day.
+
+    ``cron`` is in UTC, and not at midnight or a full hour, when other DAGs start.
+    """
+    return DAG(
+        dag_id=dag_id,
+        description=description,
+        doc_md=doc,
+        schedule=CronTriggerTimetable(cron, timezone="UTC"),
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
+        tags=["millrace", tag],
+        **arguments,
+    )

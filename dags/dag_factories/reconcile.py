@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, task
 
 from dag_factories.connections import AirflowSettings
-from dag_factories.policy import DEFAULT_ARGS, START
+from dag_factories.policy import daily_dag
 from include.errors import hide_values
 
 _DOC = """
@@ -18,18 +16,7 @@ reconcile` shows the differences, and with `--repair` removes them.
 
 def reconcile_dag() -> DAG:
     """The DAG ``reconcile``."""
-    with DAG(
-        dag_id="reconcile",
-        description="Compares the events of all stores",
-        doc_md=_DOC,
-        # Not at midnight and not at full hours, when other DAGs start.
-        schedule=CronTriggerTimetable("40 3 * * *", timezone="UTC"),
-        start_date=START,
-        catchup=False,
-        max_active_runs=1,
-        default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
-        tags=["millrace", "reconcile"],
-    ) as dag:
+    with daily_dag("reconcile", "40 3 * * *", "Compares the events of all stores", _DOC, "reconcile") as dag:
         reconcile()
     return dag
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dag_factories.connections import AirflowSettings
-from dag_factories.policy import DEFAULT_ARGS, START
+from dag_factories.policy import daily_dag
 from include.errors import hide_values
 
 log = logging.getLogger(__name__)
@@ -24,17 +23,8 @@ worse than the one before on the same split; `python -m include.cli ranking use 
 
 def train_ranking_dag() -> DAG:
     """The DAG ``train_ranking``."""
-    with DAG(
-        dag_id="train_ranking",
-        description="Trains the ranking, and puts it into service if it is not worse",
-        doc_md=_DOC,
-        # Every day asks whether it is time. Not at midnight and not at full hours, when other DAGs start.
-        schedule=CronTriggerTimetable("40 3 * * *", timezone="UTC"),
-        start_date=START,
-        catchup=False,
-        max_active_runs=1,
-        default_args={**DEFAULT_ARGS, "execution_timeout": timedelta(hours=6)},
-        tags=["millrace", "train"],
+    with daily_dag(
+        "train_ranking", "40 3 * * *", "Trains the ranking, and puts it into service if it is not worse", _DOC, "train"
     ) as dag:
         train_ranking()
     return dag

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from include.cli.command import Commands, add_command
-from include.domain.ranking_model import RankingModel
+from include.domain.ranking_model import RankingModel, unknown_version
 from include.errors import ConfigurationError
 from include.settings import Settings
 from include.training import open_train_ports
@@ -63,7 +63,7 @@ def _find(models: Sequence[RankingModel], version: str) -> RankingModel:
     for model in models:
         if model.version == version:
             return model
-    raise ConfigurationError(f"no ranking {version!r} is stored; `python -m include.cli ranking list` shows them")
+    raise unknown_version(version)
 
 
 def _train(settings: Settings, _: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from include.domain.identity import digest
+from include.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,8 @@ class RankingModel:
 def model_version(settings: str, newest: int, events: int) -> str:
     """From the settings, the time of the newest event and the number of events: training twice stores one model."""
     return digest(f"{newest}:{events}:{settings}".encode())[:12]
+
+
+def unknown_version(version: str) -> ConfigurationError:
+    """The error for a version that is not stored."""
+    return ConfigurationError(f"no ranking {version!r} is stored; `python -m include.cli ranking list` shows them")

@@ -116,7 +116,7 @@ class LearnedRanking:
         tastes = np.zeros((len(users), sources.texts.shape[1]), dtype=np.float32)
         for name, vector in profiles.items():
             tastes[row_of[name]] = vector
-        return Histories(histories.own, histories.short, histories.seen, histories.users, tastes)
+        return replace(histories, profiles=tastes)
 
 
 def _find_popularity(

@@ -73,8 +73,7 @@ def fit(examples: Examples, sources: Sequence[str]) -> np.ndarray:
 
 def _count_hits(examples: Examples) -> np.ndarray:
     """How many of each user's candidates are hits."""
-    users = np.repeat(np.arange(len(examples.hits)), np.diff(examples.candidates.start))
-    return np.bincount(users, weights=examples.is_hit, minlength=len(examples.hits))
+    return np.bincount(examples.candidates.user, weights=examples.is_hit, minlength=len(examples.hits))
 
 
 class _Listwise:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -124,6 +125,16 @@ class Sources:
         scores.update({name: self.popularity[:, column] for column, name in enumerate(POPULARITY)})
         return Scores({**scores, "age": self.age}, neighbours)
 
+    @cached_property
+    def item_weights_by_column(self) -> sparse.csc_array:
+        """``item_weights`` for look-ups by the item that is predicted."""
+        return sparse.csc_array(self.item_weights)
+
+    @cached_property
+    def walk_by_column(self) -> sparse.csc_array:
+        """``walk`` for look-ups by the item that is reached."""
+        return sparse.csc_array(self.walk)
+
     def renew(
         self, as_of_ms: int, popularity: np.ndarray, age: np.ndarray, new_texts: np.ndarray | None = None
     ) -> Sources:
@@ -208,9 +219,14 @@ class Candidates:
     item: np.ndarray
     features: np.ndarray
 
+    @property
+    def user(self) -> np.ndarray:
+        """The row of the user of each candidate."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
     def without(self, items: sparse.csr_array) -> Candidates:
         """The same without some items of each user; ``items``: users x items."""
-        user = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+        user = self.user
         keep = np.asarray(items[user, self.item] == 0).ravel() if len(user) else np.empty(0, dtype=bool)
         counts = np.bincount(user[keep], minlength=len(self.start) - 1)
         return Candidates(np.concatenate([[0], np.cumsum(counts)]), self.item[keep], self.features[keep])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from include.ranking.arrays import invert
+
 #: Items that are solved together: one (_BATCH, K, K) array at a time.
 _BATCH = 128
 #: Items whose co-engagements are in memory at the same time, as dense rows.
@@ -49,7 +51,7 @@ def find_nearest(gram: sparse.csr_array, diagonal: np.ndarray, limit: int) -> np
     items = gram.shape[0]
     limit = min(limit, max(1, items - 1))
     nearest = np.full((items, limit), -1, dtype=np.int64)
-    scale = np.divide(1, np.sqrt(diagonal), out=np.zeros_like(diagonal), where=diagonal > 0)
+    scale = invert(np.sqrt(diagonal))
     for row in range(items):
         start, end = gram.indptr[row], gram.indptr[row + 1]
         others = gram.indices[start:end]

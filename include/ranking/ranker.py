@@ -74,7 +74,7 @@ def rank(model: Model, sources: Sources, histories: Histories, limit: int) -> It
 def _rank_chunk(model: Model, sources: Sources, histories: Histories, limit: int) -> Iterator[RankedItems]:
     scores = sources.score(histories)
     candidates = select_candidates(scores.by_source, histories)
-    user = np.repeat(np.arange(len(histories)), np.diff(candidates.start))
+    user = candidates.user
     weighted = candidates.features * model.weights_for(histories)[user]
     final = weighted.sum(axis=1)
     order = np.lexsort((candidates.item, -final, user))
@@ -118,9 +118,9 @@ class _Witness:
     def _find_own_items(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """The own item that adds most to each item's ridge, or to its walk where the ridge has none; -1 for none."""
         own = self._histories.own.toarray()
-        found = _find_strongest(own, sparse.csc_array(self._sources.item_weights), users, items)
+        found = _find_strongest(own, self._sources.item_weights_by_column, users, items)
         missing = found < 0
-        found[missing] = _find_strongest(own, sparse.csc_array(self._sources.walk), users[missing], items[missing])
+        found[missing] = _find_strongest(own, self._sources.walk_by_column, users[missing], items[missing])
         return found
 
     def _count_supporters(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:

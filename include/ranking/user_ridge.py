@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
+from include.ranking.arrays import invert, with_ones
+
 #: Users that are solved together, and the numbers of one vector of users x items at most.
 _BATCH = 64
 _BATCH_ITEMS = 1_000_000
@@ -32,14 +34,12 @@ class UserRidge:
     @classmethod
     def build(cls, matrix: sparse.csr_array, neighbours: int, strength: float) -> UserRidge:
         """From users x items; ``strength`` is lam."""
-        engaged = matrix.copy()
-        engaged.data = np.ones_like(engaged.data)
+        engaged = with_ones(matrix)
         degree = np.asarray(engaged.sum(axis=0)).ravel()
         idf = np.log1p(np.divide(matrix.shape[0], degree, out=np.zeros_like(degree), where=degree > 0))
         scaled = sparse.csr_array(engaged * idf)
         lengths = np.sqrt(np.asarray(scaled.multiply(scaled).sum(axis=1)).ravel())
-        inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        scaled = sparse.csr_array(sparse.diags_array(inverse) @ scaled)
+        scaled = sparse.csr_array(sparse.diags_array(invert(lengths)) @ scaled)
         return cls(engaged, idf, sparse.csr_array(scaled.T), neighbours, strength)
 
     def resize(self, items: int) -> UserRidge:

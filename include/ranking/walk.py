@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from include.ranking.arrays import invert, with_ones
+
 #: Rows of the item x item product that are in memory at a time.
 _ROWS = 1_024
 
@@ -14,11 +16,10 @@ def fit_walk(matrix: sparse.csr_array, beta: float, limit: int) -> sparse.csr_ar
 
     ``matrix``: users x items. Keeps the ``limit`` best targets of each item. Scores are ``histories @ walk``.
     """
-    engaged = matrix.copy()
-    engaged.data = np.ones_like(engaged.data)
+    engaged = with_ones(matrix)
     by_user, by_item = (np.asarray(engaged.sum(axis=axis)).ravel() for axis in (1, 0))
-    to_users = sparse.csr_array(sparse.diags_array(_invert(by_item)) @ engaged.T)
-    to_items = sparse.csr_array(sparse.diags_array(_invert(by_user)) @ engaged) * _invert(by_item**beta)
+    to_users = sparse.csr_array(sparse.diags_array(invert(by_item)) @ engaged.T)
+    to_items = sparse.csr_array(sparse.diags_array(invert(by_user)) @ engaged) * invert(by_item**beta)
     to_items = sparse.csr_array(to_items)
     blocks = [
         keep_best(sparse.csr_array(to_users[start : start + _ROWS] @ to_items), limit, start)
@@ -43,8 +44,3 @@ def keep_best(block: sparse.csr_array, limit: int, first: int) -> sparse.csr_arr
         values.append(scores[best])
     index = np.concatenate(rows), np.concatenate(columns)
     return sparse.csr_array((np.concatenate(values), index), shape=block.shape)
-
-
-def _invert(values: np.ndarray) -> np.ndarray:
-    inverse: np.ndarray = np.divide(1, values, out=np.zeros_like(values, dtype=np.float64), where=values > 0)
-    return inverse

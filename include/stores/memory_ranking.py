@@ -9,8 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from include.domain.ranking import DAY_MS, MAX_HALF_LIVES, kind_weight
-from include.domain.ranking_model import RankingModel
-from include.errors import ConfigurationError
+from include.domain.ranking_model import RankingModel, unknown_version
 from include.stores.memory_tables import MemoryTables
 
 
@@ -67,7 +66,7 @@ class MemoryRankingModels:
 
     def promote(self, version: str, now_ms: int) -> None:
         if version not in self._models:
-            raise ConfigurationError(f"no ranking {version!r} is stored")
+            raise unknown_version(version)
         last = max((model.promoted_at or 0 for model in self._models.values()), default=0)
         self._models[version] = replace(self._models[version], promoted_at=max(now_ms, last + 1))
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from include.errors import ConfigurationError
+from include.ranking.arrays import invert, with_ones
 from include.ranking.interactions import Interactions, Split
 from include.ranking.walk import fit_walk, keep_best
 from tests.quality.scoring import score_users
@@ -50,12 +51,6 @@ def _settings(**values: Sequence[Any]) -> list[Setting]:
     return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
 
 
-def _ones(matrix: sparse.csr_array) -> sparse.csr_array:
-    ones = matrix.copy()
-    ones.data = np.ones_like(ones.data)
-    return ones
-
-
 class Popularity:
     """The users of an item, each decayed since the first engagement with it."""
 
@@ -83,11 +78,11 @@ class ItemKNN:
         return _settings(neighbours=(20, 100, 400))
 
     def fit(self, split: Split, setting: Setting) -> Scorer:
-        engaged = _ones(split.train.matrix())
+        engaged = with_ones(split.train.matrix())
         lengths = np.sqrt(np.asarray(engaged.sum(axis=0)).ravel())
-        scaled = sparse.csr_array(engaged * np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
+        scaled = sparse.csr_array(engaged * invert(lengths))
         similar = keep_best(sparse.csr_array(scaled.T @ scaled), setting["neighbours"], 0)
-        return lambda events, rows: (_ones(events.matrix()[rows]) @ similar).toarray()
+        return lambda events, rows: (with_ones(events.matrix()[rows]) @ similar).toarray()
 
 
 class UserKNN:
@@ -99,14 +94,12 @@ class UserKNN:
         return _settings(neighbours=(50, 200, 500))
 
     def fit(self, split: Split, setting: Setting) -> Scorer:
-        engaged = _ones(split.train.matrix())
+        engaged = with_ones(split.train.matrix())
         lengths = np.sqrt(np.asarray(engaged.sum(axis=1)).ravel())
-        scaled = sparse.csr_array(
-            sparse.diags_array(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)) @ engaged
-        )
+        scaled = sparse.csr_array(sparse.diags_array(invert(lengths)) @ engaged)
 
         def score(events: Interactions, rows: np.ndarray) -> np.ndarray:
-            similarity = sparse.csr_array(_ones(events.matrix()[rows]) @ scaled.T).tolil()
+            similarity = sparse.csr_array(with_ones(events.matrix()[rows]) @ scaled.T).tolil()
             for position, row in enumerate(rows):
                 similarity[position, row] = 0
             nearest = keep_best(sparse.csr_array(similarity), setting["neighbours"], -len(rows))
@@ -126,7 +119,7 @@ class RP3beta:
 
     def fit(self, split: Split, setting: Setting) -> Scorer:
         walk = fit_walk(split.train.matrix(), setting["beta"], setting["neighbours"])
-        return lambda events, rows: (_ones(events.matrix()[rows]) @ walk).toarray()
+        return lambda events, rows: (with_ones(events.matrix()[rows]) @ walk).toarray()
 
 
 class Ease:
@@ -167,13 +160,15 @@ class Implicit:
 
     def fit(self, split: Split, setting: Setting) -> Scorer:
         model = _open_implicit(self.name, setting)
-        engaged = sparse.csr_matrix(_ones(split.train.matrix()).astype(np.float32))
+        engaged = sparse.csr_matrix(with_ones(split.train.matrix()).astype(np.float32))
         model.fit(engaged, show_progress=False)
 
         def score(events: Interactions, rows: np.ndarray) -> np.ndarray:
             users = model.user_factors[rows]
             if self.can_cut:
-                users = model.recalculate_user(rows, sparse.csr_matrix(_ones(events.matrix()[rows]).astype(np.float32)))
+                users = model.recalculate_user(
+                    rows, sparse.csr_matrix(with_ones(events.matrix()[rows]).astype(np.float32))
+                )
             scores: np.ndarray = users @ model.item_factors.T
             return scores
 

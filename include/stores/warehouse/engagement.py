@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import batched
 
@@ -13,6 +13,14 @@ from include.stores.warehouse.schema import SQL
 
 #: A backfill may cover years. Each transaction has to end before the statement timeout.
 _HOURS_PER_TRANSACTION = 50
+
+#: The parameters of statements that weigh kinds of engagement and decay them.
+WEIGHTS: Mapping[str, object] = {
+    "max_half_lives": MAX_HALF_LIVES,
+    "default": DEFAULT_KIND_WEIGHT,
+    "kinds": list(KIND_WEIGHTS),
+    "weights": list(KIND_WEIGHTS.values()),
+}
 
 
 class WarehouseEngagement:
@@ -29,7 +37,7 @@ class WarehouseEngagement:
             return _recount(transaction, hours)
 
     def recount_between(self, start_ms: int, end_ms: int) -> int:
-        between = {"start": _to_datetime(start_ms), "end": _to_datetime(end_ms)}
+        between = {"start": to_datetime(start_ms), "end": to_datetime(end_ms)}
         hours = [hour.isoformat() for (hour,) in self._database.query(SQL["hours_between"], between)]
         return sum(self.recount(chunk) for chunk in batched(hours, _HOURS_PER_TRANSACTION))
 
@@ -39,13 +47,10 @@ class WarehouseEngagement:
 
     def rank_popular(self, as_of_ms: int, half_life_days: float, limit: int) -> Sequence[tuple[str, float]]:
         parameters = {
-            "as_of": _to_datetime(as_of_ms),
+            "as_of": to_datetime(as_of_ms),
             "half_life": half_life_days,
-            "max_half_lives": MAX_HALF_LIVES,
-            "default": DEFAULT_KIND_WEIGHT,
-            "kinds": list(KIND_WEIGHTS),
-            "weights": list(KIND_WEIGHTS.values()),
             "limit": limit,
+            **WEIGHTS,
         }
         return [(item, float(score)) for item, score in self._database.query(SQL["popular"], parameters)]
 
@@ -59,5 +64,6 @@ def _recount(transaction: Transaction, hours: Sequence[str]) -> int:
     return transaction.execute(SQL["recount_hours"], {"hours": list(hours)})
 
 
-def _to_datetime(milliseconds: int) -> datetime:
+def to_datetime(milliseconds: int) -> datetime:
+    """From ms since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from include.domain.ranking import DEFAULT_KIND_WEIGHT, KIND_WEIGHTS, MAX_HALF_LIVES
-from include.domain.ranking_model import RankingModel
-from include.errors import ConfigurationError
+from include.domain.ranking_model import RankingModel, unknown_version
 from include.stores.postgres import Database
+from include.stores.warehouse.engagement import WEIGHTS, to_datetime
 from include.stores.warehouse.schema import SQL
 
 _CHUNK = 50_000
@@ -42,12 +40,9 @@ class WarehouseEngagementLog:
 
     def summarise_items(self, as_of_ms: int, half_lives: Sequence[float | None]) -> pa.Table:
         parameters = {
-            "as_of": _to_datetime(as_of_ms),
+            "as_of": to_datetime(as_of_ms),
             "half_lives": [math.inf if days is None else float(days) for days in half_lives],
-            "max_half_lives": MAX_HALF_LIVES,
-            "default": DEFAULT_KIND_WEIGHT,
-            "kinds": list(KIND_WEIGHTS),
-            "weights": list(KIND_WEIGHTS.values()),
+            **WEIGHTS,
         }
         rows = self._database.query(SQL["summarise_items"], parameters)
         items, first, scores = zip(*rows, strict=True) if rows else ((), (), ())
@@ -67,13 +62,13 @@ class WarehouseRankingModels:
         self._database = database
 
     def add(self, model: RankingModel) -> None:
-        times = {"trained_at": _to_datetime(model.trained_at), "as_of": _to_datetime(model.as_of)}
+        times = {"trained_at": to_datetime(model.trained_at), "as_of": to_datetime(model.as_of)}
         self._database.execute(SQL["add_model"], {**asdict(model), **times})
 
     def promote(self, version: str, now_ms: int) -> None:
-        parameters = {"version": version, "now": _to_datetime(now_ms)}
+        parameters = {"version": version, "now": to_datetime(now_ms)}
         if not self._database.query(SQL["promote_model"], parameters):
-            raise _unknown_version(version)
+            raise unknown_version(version)
 
     def read_current(self) -> RankingModel | None:
         rows = self._database.query(SQL["current_model"])
@@ -84,14 +79,3 @@ class WarehouseRankingModels:
 
     def drop(self, version: str) -> None:
         self._database.execute(SQL["drop_model"], {"version": version})
-
-
-def _unknown_version(version: str) -> ConfigurationError:
-    """No model has this version."""
-    return ConfigurationError(
-        f"no ranking {version!r} is stored; `python -m include.cli ranking list` shows all of them"
-    )
-
-
-def _to_datetime(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -49,7 +49,7 @@ def test_item_ridge_of_nothing_is_empty() -> None:
 
 
 def test_user_ridge_solves_its_equations() -> None:
-    """The weights of the nearest users solve (A + lam I) w = b; a user is no neighbour of their own."""
+    """The weights of the nearest users solve (A + lam I) w = b; no user is their own neighbour."""
     ridge = UserRidge.build(MATRIX, neighbours=15, strength=3.0)
     engaged = (MATRIX.toarray() > 0).astype(float)
     users = np.array([0, 7, 50])
