@@ -24,7 +24,7 @@ worse than the one before on the same split; `python -m include.cli ranking use 
 def train_ranking_dag() -> DAG:
     """The DAG ``train_ranking``."""
     with daily_dag(
-        "train_ranking", "40 3 * * *", "Trains the ranking, and puts it into service if it is not worse", _DOC, "train"
+        "train_ranking", "40 2 * * *", "Trains the ranking, and puts it into service if it is not worse", _DOC, "train"
     ) as dag:
         train_ranking()
     return dag
